@@ -1,0 +1,1 @@
+"""The agent: what runs next to the program, on every target."""

@@ -1,0 +1,1 @@
+"""The workstation side: sessions, targets, configuration, history."""

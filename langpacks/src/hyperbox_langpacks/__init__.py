@@ -1,0 +1,1 @@
+"""Language packs: what a language needs to be reloaded fast and right."""
