@@ -36,11 +36,11 @@ class ProtocolError(AgentError):
     """A peer sent something that is not our protocol or not our version."""
 
 
-class LinkLost(AgentError):
+class LinkLostError(AgentError):
     """The connection to the peer ended."""
 
 
-class LinkTimeout(AgentError):
+class LinkTimeoutError(AgentError):
     """The peer did not answer within the time limit."""
 
 

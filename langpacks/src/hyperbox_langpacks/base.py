@@ -60,7 +60,7 @@ class ProjectView(Protocol):
         ...
 
     def read_text(self, path: str, limit: int = 262_144) -> str | None:
-        """The first ``limit`` bytes as text (UTF-8, errors replaced); None where there is no file."""
+        """The first ``limit`` bytes as text (UTF-8, errors replaced); None: no file."""
         ...
 
     def list_dir(self, path: str = "") -> Sequence[str]:

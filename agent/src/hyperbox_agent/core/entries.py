@@ -26,7 +26,7 @@ class Entry:
     path: str
     kind: Kind
     mode: int = 0o644
-    """Permission bits. Of a file only the owner's execute bit is content; the rest is the umask's."""
+    """Permission bits. Of a file only the owner's execute bit is content."""
     size: int = 0
     digest: bytes = b""
     """Raw SHA-256 of a file's bytes, or of a link's text; empty for a folder."""
