@@ -1,0 +1,206 @@
+"""What one target runs: supervisor, stage and transactions, kept across links and sessions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hyperbox_agent.core.clock import Clock
+from hyperbox_agent.core.entries import Change, Manifest
+from hyperbox_agent.core.generation import Outcome, Verdict
+from hyperbox_agent.errors import AgentError
+from hyperbox_agent.supervise.config import AppConfig
+from hyperbox_agent.supervise.in_place import InPlace
+from hyperbox_agent.supervise.mirror import Mirror
+from hyperbox_agent.supervise.supervisor import Supervisor
+from hyperbox_agent.supervise.transaction import Permit, Stage, Transaction, Work
+from hyperbox_langpacks.base import Command, Detection, Pack, PackError, Rung, RungChoice
+from hyperbox_langpacks.registry import find_pack
+from hyperbox_langpacks.view import FolderView
+
+Sink = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class HostConfig:
+    """What the session wants to have run here."""
+
+    session: str
+    project: str
+    mode: str
+    root: str
+    """Absolute path of the tree that the program runs from."""
+    app: Mapping[str, Any]
+    keep_count: int = 20
+    keep_bytes: int = 512 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What stands on the target when a session has told what it wants."""
+
+    adopted: bool
+    """The program of an earlier session, or of a dead agent, is running."""
+    serving: int | None
+    state: str
+    """``"known"``, ``"new"`` or ``"recreated"``: whether the tree is the one of this session."""
+    base: int | None
+    """The number of the generation that the tree holds, on a mirrored target."""
+    detection: Mapping[str, Any]
+
+
+class Host:
+    """One program on one target. Lives on one event loop; survives its links."""
+
+    def __init__(self, home: str, clock: Clock, sink: Sink) -> None:
+        self.home = home
+        self.config: HostConfig | None = None
+        self._clock = clock
+        self._sink = sink
+        self._supervisor: Supervisor | None = None
+        self._transaction: Transaction | None = None
+        self._mirror: Mirror | None = None
+        self._found: Detection | None = None
+        self._permits: dict[int, Permit] = {}
+
+    @property
+    def supervisor(self) -> Supervisor:
+        """The supervisor of the configured program. Raises AgentError before ``configure``."""
+        if self._supervisor is None:
+            raise AgentError("nothing is configured on this target yet")
+        return self._supervisor
+
+    async def configure(self, config: HostConfig) -> Ready:
+        """Take on a program. A second call with the same program leaves it running as it is."""
+        if self.config is not None and self._same_program(config):
+            self.config = config
+            return self._ready(adopted=self.supervisor.serving is not None)
+        if self._supervisor is not None:
+            await self._supervisor.stop()
+        self.config = config
+        self._open_stage(config)
+        pack, found = self._detect(config)
+        self._found = found
+        self._supervisor = Supervisor(
+            AppConfig.from_json(config.app), pack, found, FolderView(config.root), self.home,
+            clock=self._clock, sink=self._sink)
+        adopted = await self._supervisor.open()
+        self._transaction = Transaction(
+            self._supervisor, self._stage(config), self._clock, self._sink)
+        return self._ready(adopted=adopted is not None)
+
+    def _same_program(self, config: HostConfig) -> bool:
+        old = self.config
+        return old is not None and (old.root, old.mode, old.app) == (
+            config.root, config.mode, config.app)
+
+    def _open_stage(self, config: HostConfig) -> None:
+        self._mirror = None
+        if config.mode == "mirror":
+            self._mirror = Mirror(config.root, self.home, session=config.session,
+                                  keep_count=config.keep_count, keep_bytes=config.keep_bytes)
+
+    def _stage(self, config: HostConfig) -> Stage:
+        return self._mirror if self._mirror is not None else InPlace(config.root)
+
+    def _detect(self, config: HostConfig) -> tuple[Pack | None, Detection]:
+        app = AppConfig.from_json(config.app)
+        argv = app.command if isinstance(app.command, tuple) else None
+        if isinstance(app.command, str):
+            argv = ("/bin/sh", "-c", app.command)
+        command = Command(argv, dict(app.env), app.cwd) if argv else None
+        try:
+            return find_pack(FolderView(config.root), os.environ, command)
+        except PackError as error:
+            raise AgentError(error.message, file=error.file, line=error.line,
+                             hint=error.hint) from error
+
+    def _ready(self, *, adopted: bool) -> Ready:
+        mirror = self._mirror
+        found = self._found
+        detection = {} if found is None else {
+            "pack": found.pack, "why": found.why, "command": list(found.command.argv),
+            "port": found.port, "notes": list(found.notes), "framework": found.framework}
+        return Ready(adopted, self.supervisor.serving, mirror.state if mirror else "known",
+                     mirror.base if mirror else None, detection)
+
+    # -- generations --------------------------------------------------------------------------
+
+    async def generation(self, number: int, changes: tuple[Change, ...], *, settled: bool,
+                         first: bool, lowest: Rung = Rung.NOTHING,
+                         blobs: AsyncIterator[bytes] | None = None) -> Outcome:
+        """Run one generation; returns when it is decided."""
+        if self._transaction is None:
+            raise AgentError("nothing is configured on this target yet")
+        permit = Permit()
+        if settled:
+            permit.settle()
+        self._permits[number] = permit
+        work = Work(number, changes, permit, first=first, lowest=lowest,
+                    highest=self.supervisor.highest, blobs=blobs)
+        try:
+            return await self._transaction.run(work)
+        finally:
+            if self._permits.get(number) is permit:
+                del self._permits[number]
+
+    def settle(self, number: int) -> None:
+        """Quiet has come for this generation."""
+        permit = self._permits.get(number)
+        if permit is not None:
+            permit.settle()
+
+    def supersede(self, number: int) -> None:
+        """Something newer than this generation is there."""
+        permit = self._permits.get(number)
+        if permit is not None:
+            permit.supersede()
+
+    def supersede_all(self) -> None:
+        """The session that could have settled them is gone."""
+        for permit in self._permits.values():
+            permit.supersede()
+
+    def manifest(self) -> Manifest:
+        """What a mirrored tree holds, as far as it is known and undamaged."""
+        return self._mirror.manifest() if self._mirror is not None else {}
+
+    async def rollback(self, number: int, root: str | None) -> Outcome:
+        """Run an older generation: in place from the tree at ``root``, mirrored from the store."""
+        if self._transaction is None or self.config is None:
+            raise AgentError("nothing is configured on this target yet")
+        if self._mirror is not None:
+            changes = self._mirror.rollback_changes(number)
+            return await self.generation(number, changes, settled=True, first=False)
+        return await self._transaction.run_from(number, root or self.config.root)
+
+    async def restart(self, rung: Rung | None) -> Mapping[str, Any]:
+        """Start the serving version again by the cheapest right rung, or by ``rung``."""
+        supervisor = self.supervisor
+        if supervisor.serving is None or self.config is None:
+            raise AgentError("nothing is running here", hint="hyperbox up")
+        choice = supervisor.choose(()) if rung is None else RungChoice(rung, "asked for")
+        if choice.rung < Rung.WARM:
+            choice = RungChoice(Rung.WARM, "restart asked for")
+        if self._transaction is None:
+            raise AgentError("nothing is configured on this target yet")
+        outcome = await self._transaction.restart(supervisor.serving, choice)
+        return {"ok": outcome.verdict is Verdict.COMMITTED, **outcome.as_json()}
+
+    def status(self) -> dict[str, Any]:
+        """What runs here, for people and scripts."""
+        if self._supervisor is None or self.config is None:
+            return {"configured": False}
+        return {"configured": True, "project": self.config.project, "mode": self.config.mode,
+                "root": self.config.root, **self._supervisor.status()}
+
+    async def stop(self) -> None:
+        """End everything that runs here. Safe to call twice."""
+        self.supersede_all()
+        if self._supervisor is not None:
+            await self._supervisor.stop()
+        self._supervisor = None
+        self._transaction = None
+        self.config = None

@@ -1,0 +1,288 @@
+"""One generation on the target: gate, apply, reload, health, commit, or everything as it was.
+
+Two stages answer the same calls: ``InPlace`` (the program runs from the folder that is edited, so
+nothing is applied) and ``Mirror`` (the target has a tree of its own).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from hyperbox_agent.core.clock import Clock
+from hyperbox_agent.core.entries import Change, Kind
+from hyperbox_agent.core.generation import Failure, Outcome, Verdict
+from hyperbox_agent.errors import AgentError
+from hyperbox_agent.supervise.supervisor import Supervisor
+from hyperbox_langpacks.base import FileChange, Rung, RungChoice
+
+
+OWN_WRITE = 1.0
+"""Seconds within which a change of a path that the program opened for writing is its own."""
+
+
+class Permit:
+    """Whether a generation may go live. Decided once, by the side that sees the events."""
+
+    def __init__(self) -> None:
+        self._decided: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def settle(self) -> None:
+        """Quiet has come: it may."""
+        if not self._decided.done():
+            self._decided.set_result(True)
+
+    def supersede(self) -> None:
+        """Something newer is there: it must not."""
+        if not self._decided.done():
+            self._decided.set_result(False)
+
+    @property
+    def refused(self) -> bool:
+        """Whether it is already known that this generation won't go live."""
+        return self._decided.done() and not self._decided.result()
+
+    async def wait(self) -> bool:
+        """True: go live. False: superseded."""
+        return await asyncio.shield(self._decided)
+
+
+@dataclass(slots=True)
+class Work:
+    """A generation in progress."""
+
+    number: int
+    changes: tuple[Change, ...]
+    permit: Permit
+    first: bool = False
+    """The program isn't running yet: this is its start."""
+    highest: Rung = Rung.REBUILD
+    lowest: Rung = Rung.NOTHING
+    blobs: AsyncIterator[bytes] | None = None
+    """The content that was shipped with it, as it arrives."""
+    ms: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Stage(Protocol):
+    """Where a generation's files are, before and after it is applied."""
+
+    async def prepare(self, work: Work) -> None:
+        """Verify what was shipped. Raises AgentError; nothing in the tree has moved."""
+        ...
+
+    def gate_files(self, work: Work) -> Sequence[tuple[str, str]]:
+        """(path, absolute file to read) of every changed file."""
+        ...
+
+    def untouched(self, work: Work) -> bool:
+        """Whether what was gated is still what would run."""
+        ...
+
+    async def apply(self, work: Work, supervisor: Supervisor) -> str:
+        """Put the generation into the tree; gives the root that the new version runs from."""
+        ...
+
+    async def undo(self, work: Work, supervisor: Supervisor) -> None:
+        """Take an applied generation back."""
+        ...
+
+    def commit(self, work: Work) -> None:
+        """It is live: remember it."""
+        ...
+
+    def discard(self, work: Work) -> None:
+        """It won't go live: forget what was staged."""
+        ...
+
+
+def file_changes(changes: Sequence[Change]) -> tuple[FileChange, ...]:
+    """Changes as packs see them."""
+    return tuple(_file_change(change) for change in changes)
+
+
+def _file_change(change: Change) -> FileChange:
+    shown = change.new or change.old
+    if shown is None:
+        raise ValueError("a change without an entry")
+    what = "deleted" if change.new is None else "added" if change.old is None else "modified"
+    return FileChange(change.path, what, shown.kind.value)
+
+
+def bounded(choice: RungChoice, work: Work) -> RungChoice:
+    """The pack's choice within what this generation allows."""
+    if choice.rung < work.lowest:
+        return RungChoice(work.lowest, f"asked for: {work.lowest.word}")
+    if choice.rung > work.highest:
+        return RungChoice(work.highest, f"{choice.why}; [reload] rung allows no more")
+    return choice
+
+
+class Transaction:
+    """Runs generations one after the other. Lives on one event loop."""
+
+    def __init__(self, supervisor: Supervisor, stage: Stage, clock: Clock,
+                 sink: Callable[[Mapping[str, Any]], None]) -> None:
+        self._supervisor = supervisor
+        self._stage = stage
+        self._clock = clock
+        self._sink = sink
+        self._turn = asyncio.Lock()
+        self._now: Work | None = None
+
+    @property
+    def current(self) -> Work | None:
+        """The generation at work now."""
+        return self._now
+
+    async def run(self, work: Work) -> Outcome:
+        """Take one generation through the phases. Never raises for what a user can cause."""
+        async with self._turn:
+            self._now = work
+            try:
+                return await self._phases(work)
+            except AgentError as error:
+                self._stage.discard(work)
+                return self._rolled_back(work, Rung.NOTHING, "", _failure("apply", error))
+            finally:
+                self._now = None
+
+    async def run_from(self, number: int, root: str) -> Outcome:
+        """Run an older generation from a tree of its own; the stage stays as it is."""
+        return await self._bare(number, root, RungChoice(
+            Rung.WARM, f"rolled back to #{number}"))
+
+    async def restart(self, number: int, choice: RungChoice) -> Outcome:
+        """Start the same version again from where it runs."""
+        return await self._bare(number, self._supervisor.root, choice)
+
+    async def _bare(self, number: int, root: str, choice: RungChoice) -> Outcome:
+        async with self._turn:
+            permit = Permit()
+            permit.settle()
+            work = Work(number, (), permit)
+            done = await self._supervisor.reload(number, choice, root=root, permit=permit.wait)
+            work.ms.update(done.ms)
+            work.facts.update(done.facts)
+            if done.ok:
+                return self._outcome(work, Verdict.COMMITTED, done.rung, done.why, None)
+            failure = done.error or Failure("reload", "the version did not start")
+            return self._rolled_back(work, done.rung, done.why, failure)
+
+    async def _phases(self, work: Work) -> Outcome:
+        with _Timed(self, work, "stage"):
+            try:
+                await self._stage.prepare(work)
+            except AgentError as error:
+                self._stage.discard(work)
+                return self._rolled_back(work, Rung.NOTHING, "", _failure("stage", error))
+        if self._own(work):
+            if not await work.permit.wait():
+                return self._superseded(work)
+            work.facts["own"] = True
+            return self._outcome(work, Verdict.COMMITTED, Rung.NOTHING,
+                                 "written by the program itself", None)
+        gated = await self._gate(work)
+        if gated is not None:
+            # A broken half-save must not be reported: its other half may be on the way.
+            if not await work.permit.wait():
+                gated = self._superseded(work)
+            self._stage.discard(work)
+            return gated
+        if work.permit.refused:
+            self._stage.discard(work)
+            return self._superseded(work)
+        return await self._reload(work)
+
+    def _own(self, work: Work) -> bool:
+        """Whether the running program itself made all of these changes, as its shim told."""
+        since = self._clock.now() - OWN_WRITE
+        return (not work.first and bool(work.changes)
+                and all(self._supervisor.wrote(change.path, since) for change in work.changes))
+
+    async def _gate(self, work: Work) -> Outcome | None:
+        with _Timed(self, work, "gate"):
+            wrong = await self._supervisor.gate(self._stage.gate_files(work))
+        if not wrong:
+            return None
+        first = wrong[0]
+        work.facts["diagnostics"] = len(wrong)
+        return self._rolled_back(work, Rung.NOTHING, "the gate found an error", Failure(
+            "gate", first.message, first.path, first.line))
+
+    async def _reload(self, work: Work) -> Outcome:
+        choice = bounded(self._choose(work), work)
+        with _Timed(self, work, "apply"):
+            root = await self._stage.apply(work, self._supervisor)
+        if work.permit.refused:
+            await self._stage.undo(work, self._supervisor)
+            return self._superseded(work)
+
+        async def permit() -> bool:
+            return await work.permit.wait() and self._stage.untouched(work)
+
+        done = await self._supervisor.reload(work.number, choice, root=root, permit=permit)
+        work.ms.update(done.ms)
+        work.facts.update(done.facts)
+        if done.superseded:
+            await self._stage.undo(work, self._supervisor)
+            return self._superseded(work)
+        if not done.ok:
+            await self._stage.undo(work, self._supervisor)
+            failure = done.error or Failure("reload", "the new version did not start")
+            return self._rolled_back(work, done.rung, done.why, failure)
+        self._stage.commit(work)
+        return self._outcome(work, Verdict.COMMITTED, done.rung, done.why, None)
+
+    def _choose(self, work: Work) -> RungChoice:
+        if work.first:
+            return RungChoice(Rung.COLD, "first start")
+        return self._supervisor.choose(file_changes(work.changes))
+
+    def _superseded(self, work: Work) -> Outcome:
+        return self._outcome(work, Verdict.SUPERSEDED, Rung.NOTHING, "a newer save came", None)
+
+    def _rolled_back(self, work: Work, rung: Rung, why: str, failure: Failure) -> Outcome:
+        return self._outcome(work, Verdict.ROLLED_BACK, rung, why, failure)
+
+    def _outcome(self, work: Work, verdict: Verdict, rung: Rung, why: str,
+                 failure: Failure | None) -> Outcome:
+        return Outcome(work.number, verdict, rung, why, dict(work.ms), failure,
+                       self._supervisor.serving, dict(work.facts))
+
+    def now(self) -> float:
+        """This transaction's clock."""
+        return self._clock.now()
+
+    def tell(self, event: Mapping[str, Any]) -> None:
+        """An event for whoever listens."""
+        self._sink(event)
+
+
+class _Timed:
+    """Times one phase into ``work.ms`` and tells that it began."""
+
+    def __init__(self, owner: Transaction, work: Work, phase: str) -> None:
+        self._owner = owner
+        self._work = work
+        self._phase = phase
+        self._began = 0.0
+
+    def __enter__(self) -> None:
+        self._began = self._owner.now()
+        self._owner.tell({"event": "phase", "number": self._work.number, "phase": self._phase})
+
+    def __exit__(self, *exc: object) -> None:
+        self._work.ms[self._phase] = (self._owner.now() - self._began) * 1000
+
+
+def _failure(phase: str, error: AgentError) -> Failure:
+    return Failure(phase, error.message, error.file, error.line, error.hint)
+
+
+def changed_files(changes: Sequence[Change]) -> list[str]:
+    """Paths of the files that a batch adds or changes."""
+    return [change.path for change in changes
+            if change.new is not None and change.new.kind is Kind.FILE]
