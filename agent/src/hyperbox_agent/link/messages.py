@@ -1,0 +1,363 @@
+"""What the ops of the link say: frozen values with their JSON, checked when they are read.
+
+A body is at most 1 MiB of JSON. What may be bigger travels as the payload: a manifest is zlib of
+JSON lines, a generation's payload is its listed changes (where they are too many for the body)
+and then a bundle of blobs, see ``bundle``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hyperbox_agent.core.entries import Change, Entry, Kind, Manifest
+from hyperbox_agent.errors import ProtocolError
+from hyperbox_agent.link.fields import Fields, dump, load_object
+from hyperbox_agent.link.paths import check_path
+
+MODES = ("in-place", "mirror")
+BASES = ("known", "new", "recreated")
+INLINE_LIMIT = 256 * 1024
+"""Changes whose JSON is longer travel at the head of the payload."""
+LIST_LIMIT = 512 * 1024 * 1024
+"""Unpacked bytes of a manifest or a list of changes: some three million entries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """``configure``: whose session this is and what it wants to have run."""
+
+    session: str
+    project: str
+    mode: str
+    """One of MODES."""
+    root: str
+    """Absolute path of the tree on the target."""
+    app: Mapping[str, Any]
+    """An ``AppConfig`` as its ``as_json`` gives it."""
+    keep_count: int = 10
+    keep_bytes: int = 1 << 30
+    pull: tuple[str, ...] = ()
+    """Patterns of what a program may write back to the source."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """As it crosses the link."""
+        return {"session": self.session, "project": self.project, "mode": self.mode,
+                "root": self.root, "app": dict(self.app), "keep_count": self.keep_count,
+                "keep_bytes": self.keep_bytes, "pull": list(self.pull),
+                "options": dict(self.options)}
+
+    @classmethod
+    def from_json(cls, data: object) -> Configure:
+        """The inverse of ``as_json``. Raises ProtocolError."""
+        read = Fields(data, "configure")
+        root = read.text("root")
+        if not root.startswith("/") or "\0" in root:
+            raise ProtocolError("configure: root must be an absolute path", key="root")
+        return cls(session=read.text("session"), project=read.text("project"),
+                   mode=read.one_of("mode", MODES), root=root, app=read.table("app"),
+                   keep_count=read.number("keep_count", 10, least=1),
+                   keep_bytes=read.number("keep_bytes", 1 << 30), pull=read.texts("pull", ()),
+                   options=read.table("options", {}))
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """The answer to ``configure``: what the target is and has."""
+
+    adopted: bool
+    """The program was already running: this agent (or the one before it) kept it."""
+    number: int
+    """The last committed generation; 0: none."""
+    base_digest: str
+    """``manifest_digest`` of the tree as recorded, empty where there is none."""
+    state: str
+    """One of BASES. ``new`` and ``recreated``: not a tree of this session, so push all of it and
+    never take its absences for deletions."""
+    serving: int | None = None
+    """The number that answers now."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """As it crosses the link."""
+        return {"adopted": self.adopted, "number": self.number, "base_digest": self.base_digest,
+                "state": self.state, "serving": self.serving, "facts": dict(self.facts)}
+
+    @classmethod
+    def from_json(cls, data: object) -> Configured:
+        """The inverse of ``as_json``. Raises ProtocolError."""
+        read = Fields(data, "configured")
+        return cls(adopted=read.flag("adopted"), number=read.number("number"),
+                   base_digest=read.text("base_digest"), state=read.one_of("state", BASES),
+                   serving=_maybe_number(read, "serving"), facts=read.table("facts", {}))
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One change of a generation as it travels: the path and what is to stand there."""
+
+    path: str
+    new: Entry | None
+    """None: nothing, the path is deleted."""
+
+    def as_json(self) -> dict[str, Any]:
+        """As it crosses the link."""
+        return {"path": self.path, "new": None if self.new is None else entry_json(self.new)}
+
+    @classmethod
+    def from_json(cls, data: object) -> Wanted:
+        """The inverse of ``as_json``. Raises ProtocolError."""
+        read = Fields(data, "change")
+        path = check_path(read.text("path"))
+        new = read.maybe("new")
+        return cls(path, None if new is None else entry_from_json(path, new))
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """``generation``: a batch of changes against ``base`` that is to go live as ``number``."""
+
+    number: int
+    base: int
+    """The number that the changes are relative to; 0: to nothing."""
+    changes: tuple[Wanted, ...]
+    settled: bool = True
+    """False: ``settle`` or ``supersede`` will follow, don't go live before."""
+    first: bool = False
+    """The program isn't running yet: this is its start."""
+    lowest: str = "nothing"
+    highest: str = "rebuild"
+    """Words of rungs that bound the pack's choice."""
+    direction: str = "push"
+    """The field for two-way: this version knows only ``push``."""
+    paths_pull: tuple[str, ...] = ()
+    """Paths whose newer version on the target goes to the source and is not overwritten."""
+
+    def pack(self) -> tuple[dict[str, Any], bytes]:
+        """The body, and what the payload must begin with (empty where the body holds it all)."""
+        listed = json.dumps([wanted.as_json() for wanted in self.changes], separators=(",", ":"))
+        body: dict[str, Any] = {
+            "number": self.number, "base": self.base, "settled": self.settled,
+            "first": self.first, "lowest": self.lowest, "highest": self.highest,
+            "direction": self.direction, "paths_pull": list(self.paths_pull)}
+        if len(listed) <= INLINE_LIMIT:
+            return {**body, "changes": [wanted.as_json() for wanted in self.changes]}, b""
+        head = zlib.compress(listed.encode("ascii"), 1)
+        return {**body, "listed": len(head)}, head
+
+    @staticmethod
+    def head_length(body: object) -> int:
+        """How many bytes of the payload belong to ``unpack``'s ``head``."""
+        return Fields(body, "generation").number("listed", 0, most=LIST_LIMIT)
+
+    @classmethod
+    def unpack(cls, body: object, head: bytes = b"") -> GenerationRequest:
+        """The inverse of ``pack``. Raises ProtocolError; a path that leaves the root is one."""
+        read = Fields(body, "generation")
+        listed = _list_of(inflate(head, "generation")) if head else read.items("changes")
+        changes = tuple(Wanted.from_json(item) for item in listed)
+        if len({wanted.path for wanted in changes}) != len(changes):
+            raise ProtocolError("generation: a path is named twice", key="changes")
+        return cls(number=read.number("number", least=1), base=read.number("base"),
+                   changes=changes, settled=read.flag("settled", True),
+                   first=read.flag("first", False), lowest=read.text("lowest", "nothing"),
+                   highest=read.text("highest", "rebuild"),
+                   direction=read.one_of("direction", ("push",), "push"),
+                   paths_pull=tuple(map(check_path, read.texts("paths_pull", ()))))
+
+    @classmethod
+    def of(cls, number: int, base: int, changes: Iterable[Change], *, settled: bool = True,
+           first: bool = False) -> GenerationRequest:
+        """A request that carries ``changes``."""
+        return cls(number, base, tuple(Wanted(change.path, change.new) for change in changes),
+                   settled=settled, first=first)
+
+    def against(self, base: Manifest) -> tuple[Change, ...]:
+        """The changes with their old side. Deletions of what is not there are left out."""
+        return tuple(Change(wanted.path, base.get(wanted.path), wanted.new)
+                     for wanted in self.changes
+                     if wanted.new is not None or wanted.path in base)
+
+
+@dataclass(frozen=True, slots=True)
+class SettleRequest:
+    """``settle``: quiet has come, ``number`` may go live."""
+
+    number: int
+
+    def as_json(self) -> dict[str, Any]:
+        """As it crosses the link."""
+        return {"number": self.number}
+
+    @classmethod
+    def from_json(cls, data: object) -> SettleRequest:
+        """The inverse of ``as_json``. Raises ProtocolError."""
+        return cls(Fields(data, "settle").number("number", least=1))
+
+
+@dataclass(frozen=True, slots=True)
+class SupersedeRequest:
+    """``supersede``: ``number`` must not go live; ``by`` is the one that follows (0: none yet)."""
+
+    number: int
+    by: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """As it crosses the link."""
+        return {"number": self.number, "by": self.by}
+
+    @classmethod
+    def from_json(cls, data: object) -> SupersedeRequest:
+        """The inverse of ``as_json``. Raises ProtocolError."""
+        read = Fields(data, "supersede")
+        return cls(read.number("number", least=1), read.number("by", 0))
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackRequest:
+    """``rollback``: make the kept generation ``to`` live again, as generation ``number``."""
+
+    number: int
+    to: int
+
+    def as_json(self) -> dict[str, Any]:
+        """As it crosses the link."""
+        return {"number": self.number, "to": self.to}
+
+    @classmethod
+    def from_json(cls, data: object) -> RollbackRequest:
+        """The inverse of ``as_json``. Raises ProtocolError."""
+        read = Fields(data, "rollback")
+        return cls(read.number("number", least=1), read.number("to"))
+
+
+@dataclass(frozen=True, slots=True)
+class ExecRequest:
+    """``exec``: run a command beside the program."""
+
+    argv: tuple[str, ...]
+    tty: bool = False
+    rows: int = 24
+    cols: int = 80
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str = ""
+    """Relative to the root."""
+
+    def as_json(self) -> dict[str, Any]:
+        """As it crosses the link."""
+        return {"argv": list(self.argv), "tty": self.tty, "rows": self.rows, "cols": self.cols,
+                "env": dict(self.env), "cwd": self.cwd}
+
+    @classmethod
+    def from_json(cls, data: object) -> ExecRequest:
+        """The inverse of ``as_json``. Raises ProtocolError."""
+        read = Fields(data, "exec")
+        argv = read.texts("argv")
+        if not argv or any("\0" in word for word in argv):
+            raise ProtocolError("exec: argv must hold at least one word and no NUL", key="argv")
+        cwd = read.text("cwd", "")
+        return cls(argv=argv, tty=read.flag("tty", False),
+                   rows=read.number("rows", 24, least=1, most=65535),
+                   cols=read.number("cols", 80, least=1, most=65535),
+                   env=read.text_map("env", {}), cwd=check_path(cwd) if cwd else "")
+
+
+def entry_json(entry: Entry) -> dict[str, Any]:
+    """An entry without its path."""
+    out: dict[str, Any] = {"k": entry.kind.value, "m": entry.mode}
+    if entry.kind is Kind.FILE:
+        out["s"] = entry.size
+    if entry.digest:
+        out["d"] = entry.digest.hex()
+    if entry.kind is Kind.LINK:
+        out["t"] = entry.target
+    return out
+
+
+def entry_from_json(path: str, data: object) -> Entry:
+    """The inverse of ``entry_json`` for a path that was checked. Raises ProtocolError."""
+    read = Fields(data, f"entry {path[:80]!r}")
+    kind = Kind(read.one_of("k", ("file", "dir", "link")))
+    digest = read.digest("d", b"")
+    if (kind is Kind.DIR) == bool(digest):
+        raise ProtocolError(f"entry {path[:80]!r}: files and links have a digest, folders none",
+                            key="d", file=path)
+    target = read.text("t", "") if kind is Kind.LINK else ""
+    if kind is Kind.LINK and (not target or "\0" in target):
+        raise ProtocolError(f"entry {path[:80]!r}: a link without a text", key="t", file=path)
+    return Entry(path, kind, read.number("m", 0o644, most=0o7777), read.number("s", 0), digest,
+                 target)
+
+
+def pack_manifest(manifest: Mapping[str, Entry]) -> bytes:
+    """A manifest as a payload: zlib of one JSON object a line, in the order of paths."""
+    lines = (json.dumps({"p": path, **entry_json(manifest[path])}, separators=(",", ":"))
+             for path in sorted(manifest))
+    return zlib.compress("\n".join(lines).encode("ascii"), 1)
+
+
+def unpack_manifest(raw: bytes) -> dict[str, Entry]:
+    """The inverse of ``pack_manifest``. Raises ProtocolError, also for paths outside the root."""
+    manifest: dict[str, Entry] = {}
+    for line in inflate(raw, "manifest").splitlines():
+        data = load_object(line, "manifest")
+        path = check_path(Fields(data, "manifest").text("p"))
+        if path in manifest:
+            raise ProtocolError(f"manifest: {path[:80]!r} is named twice", file=path)
+        manifest[path] = entry_from_json(path, data)
+    return manifest
+
+
+def manifest_digest(manifest: Mapping[str, Entry]) -> str:
+    """One digest of a whole tree's content: equal when every entry is ``same``. Hexadecimal."""
+    whole = hashlib.sha256()
+    for path in sorted(manifest):
+        entry = manifest[path]
+        mark = f"{entry.kind.value[0]}{'x' if _runs(entry) else '-'}"
+        whole.update(f"{path}\0{mark}".encode("utf-8", "surrogateescape") + entry.digest + b"\0")
+    return whole.hexdigest()
+
+
+def inflate(raw: bytes, what: str, limit: int = LIST_LIMIT) -> bytes:
+    """Zlib undone, within a limit: a few kilobytes can't fill the memory. Raises ProtocolError."""
+    unpacker = zlib.decompressobj()
+    try:
+        data = unpacker.decompress(raw, limit)
+    except zlib.error as error:
+        raise ProtocolError(f"{what}: the payload is damaged: {error}") from error
+    if not unpacker.eof:
+        tail = f"is longer than {limit} bytes" if unpacker.unconsumed_tail else "is cut short"
+        raise ProtocolError(f"{what}: the payload {tail}")
+    if unpacker.unused_data:
+        raise ProtocolError(f"{what}: the payload has {len(unpacker.unused_data)} bytes too many")
+    return data
+
+
+def _runs(entry: Entry) -> bool:
+    return entry.kind is Kind.FILE and entry.executable
+
+
+def _list_of(raw: bytes) -> Sequence[Any]:
+    try:
+        items = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"generation: the list of changes is not JSON: {error}") from error
+    if not isinstance(items, list):
+        raise ProtocolError("generation: the changes must be a list", key="changes")
+    return items
+
+
+def _maybe_number(read: Fields, key: str) -> int | None:
+    return None if read.maybe(key) is None else read.number(key)
+
+
+__all__ = [
+    "BASES", "MODES", "Configure", "Configured", "ExecRequest", "GenerationRequest",
+    "RollbackRequest", "SettleRequest", "SupersedeRequest", "Wanted", "dump", "entry_from_json",
+    "entry_json", "inflate", "manifest_digest", "pack_manifest", "unpack_manifest",
+]
