@@ -1,0 +1,1 @@
+"""How the verbs reach a session: an owner-only unix socket. See ``protocol``."""
