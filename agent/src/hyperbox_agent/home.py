@@ -1,0 +1,54 @@
+"""The target's home: the folder of our own beside a program, and the short paths of its sockets."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+
+from hyperbox_agent.errors import AgentError
+
+SOCKET_LIMIT = 107
+"""Bytes of a unix socket's path (``sun_path`` is 108 with its NUL, unix(7))."""
+
+
+def private_folder(path: str) -> str:
+    """Make ``path`` a folder that is its owner's alone, or find that it is; gives it.
+
+    Raises AgentError where somebody else's folder or a link stands there.
+    """
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        found = os.lstat(path)
+    except OSError as error:
+        raise AgentError(f"{path} can't be made: {error.strerror}", file=path) from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise AgentError(f"{path} is not a folder of this user", file=path,
+                         hint=f"look at it, then remove it: rm -r {path}")
+    if found.st_mode & 0o077:
+        os.chmod(path, 0o700)
+    return path
+
+
+def run_folder(home: str) -> str:
+    """Where the sockets of ``home`` are: in it, or where the path would be too long, elsewhere.
+
+    The other place is under ``$XDG_RUNTIME_DIR`` or ``/tmp``, private, and named by a hash of the
+    home, so that everyone who knows the home finds it.
+    """
+    inside = os.path.join(home, "run")
+    if len(os.fsencode(inside)) + 24 <= SOCKET_LIMIT:
+        return private_folder(inside)
+    base = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"  # noqa: S108 -- made private below
+    parent = private_folder(os.path.join(base, f"hyperbox-{os.geteuid()}"))
+    name = hashlib.sha256(os.fsencode(os.path.realpath(home))).hexdigest()[:16]
+    return private_folder(os.path.join(parent, name))
+
+
+def own_folder(root: str) -> str:
+    """The home of a program that the agent runs alone."""
+    base = os.environ.get("XDG_STATE_HOME") or os.path.join(
+        os.path.expanduser("~"), ".local", "state")
+    name = hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
+    return private_folder(os.path.join(
+        base, "hyperbox", "alone", f"{os.path.basename(root) or 'root'}-{name}"))

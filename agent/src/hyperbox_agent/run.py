@@ -1,0 +1,191 @@
+"""``hyperbox-agent run``: the whole of it alone, for use inside a container.
+
+Watch, settle, gate, reload and health are the same as with a workstation; there is no shipping and
+no history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hyperbox_agent.clock import SystemClock
+from hyperbox_agent.core.entries import Change
+from hyperbox_agent.core.generation import Verdict
+from hyperbox_agent.errors import AgentError
+from hyperbox_agent.home import own_folder
+from hyperbox_agent.supervise.host import Host, HostConfig
+from hyperbox_agent.supervise.pipeline import Flight, Pipeline, Shipped, timings
+from hyperbox_agent.watch.choose import choose_watcher
+from hyperbox_agent.watch.gitlock import GitLock
+from hyperbox_agent.watch.ignorefiles import IgnoreOptions
+from hyperbox_agent.watch.source import Batch, Source
+from hyperbox_agent.watch.tree import SourceTree
+
+
+@dataclass(frozen=True, slots=True)
+class RunArguments:
+    """What the command line asked for."""
+
+    folder: str = "."
+    port: int | None = None
+    json: bool = False
+    command: tuple[str, ...] = ()
+
+
+def parse(words: Sequence[str]) -> RunArguments:
+    """Read the words after ``run``. Raises ValueError with a sentence for the user."""
+    folder, port, as_json = ".", None, False
+    rest = list(words)
+    command: tuple[str, ...] = ()
+    if "--" in rest:
+        cut = rest.index("--")
+        command, rest = tuple(rest[cut + 1:]), rest[:cut]
+    folders = []
+    while rest:
+        word = rest.pop(0)
+        if word == "--json":
+            as_json = True
+        elif word == "--port":
+            if not rest or not rest[0].isdigit() or not 0 < int(rest[0]) < 65536:
+                raise ValueError("--port needs a number from 1 to 65535")
+            port = int(rest.pop(0))
+        elif word.startswith("-"):
+            raise ValueError(f"unknown option {word}")
+        else:
+            folders.append(word)
+    if len(folders) > 1:
+        raise ValueError("one folder at a time")
+    return RunArguments(folders[0] if folders else folder, port, as_json, command)
+
+
+class LocalAgent:
+    """The pipeline's handle on a host in the same process: nothing is shipped."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def generation(self, number: int, changes: tuple[Change, ...], *, settled: bool,
+                         first: bool) -> Shipped:
+        """Run one generation."""
+        return Shipped(await self._host.generation(
+            number, changes, settled=settled, first=first), 0)
+
+    async def settle(self, number: int) -> None:
+        """The batch is complete."""
+        self._host.settle(number)
+
+    async def supersede(self, number: int) -> None:
+        """The batch is out of date."""
+        self._host.supersede(number)
+
+
+class Speaker:
+    """Tells what happens: the program's lines as they are, our own on standard error."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._json = as_json
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        """An event of the host."""
+        if self._json:
+            if event.get("event") != "phase":
+                self._line(json.dumps(event))
+        elif event.get("event") == "log":
+            stream = sys.stderr if event.get("stream") == "stderr" else sys.stdout
+            print(event.get("text", ""), file=stream, flush=True)
+        elif event.get("event") == "state":
+            url = f" {event['url']}" if event.get("url") else ""
+            self._say(f"{event.get('state')} #{event.get('number')}{url}")
+
+    def began(self, number: int, batch: Batch) -> None:
+        """Nothing is said before it is decided."""
+
+    def ended(self, flight: Flight, shipped: Shipped) -> None:
+        """One line a generation."""
+        outcome = shipped.outcome
+        ms, total = timings(flight, outcome)
+        if self._json:
+            self._line(json.dumps({"event": "generation", **outcome.as_json(),
+                                   "ms": {**ms, "total": total}}))
+        elif outcome.error is not None:
+            place = outcome.error.path or ""
+            line = f":{outcome.error.line}" if outcome.error.line else ""
+            self._say(f"#{flight.number} rolled back: {outcome.error.phase} {place}{line} "
+                      f"{outcome.error.message}; serving #{outcome.serving}")
+        elif outcome.verdict is Verdict.COMMITTED:
+            self._say(f"#{flight.number} {outcome.rung.word} {total:.0f} ms ({outcome.why})")
+
+    def problem(self, message: str, path: str | None, hint: str | None) -> None:
+        """Something that stopped nothing."""
+        self._say(f"{message}{f' ({hint})' if hint else ''}")
+
+    def lost(self, error: AgentError) -> None:
+        """Can't happen to a host in the same process; said if it does."""
+        self._say(error.message)
+
+    def _say(self, text: str) -> None:
+        if self._json:
+            self._line(json.dumps({"event": "note", "text": text}))
+        else:
+            print(f"hyperbox: {text}", file=sys.stderr, flush=True)
+
+    def _line(self, text: str) -> None:
+        print(text, flush=True)
+
+
+async def _run(arguments: RunArguments) -> int:
+    root = os.path.realpath(arguments.folder)
+    clock = SystemClock()
+    speaker = Speaker(as_json=arguments.json)
+    home = own_folder(root)
+    host = Host(home, clock, speaker.event)
+    tree = SourceTree(root, options=IgnoreOptions(), cache_file=os.path.join(home, "scan"))
+    source = Source(tree, lambda sink: choose_watcher(root, sink), clock, lock=GitLock(root))
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    app: dict[str, Any] = {}
+    if arguments.command:
+        app["command"] = list(arguments.command)
+    if arguments.port:
+        app["port"] = arguments.port
+    source.open()
+    pipeline = Pipeline(source, clock, speaker, next_number=1)
+    try:
+        await host.configure(HostConfig("alone", os.path.basename(root), "in-place", root, app))
+        pipeline.attach(LocalAgent(host))
+        pipeline.start(())
+        running = asyncio.ensure_future(pipeline.run())
+        await stopped.wait()
+        running.cancel()
+        return 0
+    finally:
+        await host.stop()
+        source.close()
+
+
+def main(words: Sequence[str]) -> int:
+    """Run until SIGINT or SIGTERM; gives the exit status."""
+    try:
+        arguments = parse(words)
+    except ValueError as error:
+        sys.stderr.write(f"hyperbox-agent: {error}\n")
+        return 2
+    if not os.path.isdir(arguments.folder):
+        sys.stderr.write(f"hyperbox-agent: {arguments.folder} is not a folder\n")
+        return 2
+    try:
+        return asyncio.run(_run(arguments))
+    except AgentError as error:
+        where = f" ({error.file})" if error.file else ""
+        hint = f"\n  {error.hint}" if error.hint else ""
+        sys.stderr.write(f"hyperbox-agent: {error.message}{where}{hint}\n")
+        return 1
