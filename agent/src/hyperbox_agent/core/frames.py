@@ -1,88 +1,93 @@
-"""Frames: how messages are cut out of a byte stream. Pure, the link does the I/O.
+"""Frames of the link: pure encoding and incremental decoding, no I/O.
 
-A frame is ``length u32 | kind u8 | channel u32 | body``, big endian; the length counts the body
-only. There is no mark to find a frame again: a stream that was wrong once is wrong for good.
+A frame is ``u32 length | u8 kind | u32 channel`` (big endian) and ``length`` bytes of payload.
+There is no magic in it: who is at the other end was settled by the hello before the first frame.
+What a kind means is the link's business.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from hyperbox_agent.errors import ProtocolError
 
-HEADER = struct.Struct(">IBI")
-FRAME_LIMIT = 1 << 20
-"""Bytes of a body. A peer that announces more is not ours, or is hostile."""
-CHANNEL_LIMIT = (1 << 32) - 1
+MAX_PAYLOAD = 1 << 20
+"""No frame is longer, so a peer can make us hold one MiB and no more."""
+
+_HEADER = struct.Struct(">IBI")
+HEADER_SIZE = _HEADER.size
 
 
-class Frame(NamedTuple):
-    """One frame as it was received."""
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One whole frame."""
 
     kind: int
     channel: int
-    body: bytes
+    payload: bytes
 
 
-def encode(kind: int, channel: int, body: bytes = b"") -> bytes:
-    """A frame as bytes. Raises ProtocolError when the body is over FRAME_LIMIT."""
-    return encode_header(kind, channel, len(body)) + body
-
-
-def encode_header(kind: int, channel: int, length: int) -> bytes:
-    """What stands before a body of ``length`` bytes. Raises ProtocolError over FRAME_LIMIT."""
-    if length > FRAME_LIMIT:
-        raise ProtocolError(f"a frame of {length} bytes; the limit is {FRAME_LIMIT}")
-    return HEADER.pack(length, kind, channel)
+def encode(kind: int, channel: int, payload: bytes | bytearray | memoryview = b"") -> bytes:
+    """The bytes of one frame. Raises ValueError for what the header can't hold."""
+    if len(payload) > MAX_PAYLOAD:
+        raise ValueError(f"a frame holds at most {MAX_PAYLOAD} bytes, not {len(payload)}")
+    if not 0 <= kind <= 0xFF or not 0 <= channel <= 0xFFFF_FFFF:
+        raise ValueError(f"kind {kind} or channel {channel} is out of range")
+    return _HEADER.pack(len(payload), kind, channel) + bytes(payload)
 
 
 class FrameDecoder:
-    """Takes a stream in any pieces and gives its frames. Holds at most one unfinished frame."""
+    """Turns pieces of a byte stream into frames, however the stream was cut."""
 
-    def __init__(self, limit: int = FRAME_LIMIT) -> None:
+    def __init__(self, limit: int = MAX_PAYLOAD, kinds: frozenset[int] | None = None) -> None:
+        """Refuse payloads over ``limit`` bytes and, where given, kinds outside ``kinds``."""
         self._limit = limit
-        self._held: list[bytes] = []
-        self._size = 0
-        self._need = HEADER.size
+        self._kinds = kinds
+        self._buffer = bytearray()
+        self._broken = False
 
     @property
     def pending(self) -> int:
-        """Bytes of a frame that is not whole yet; not 0 at the end means that it was cut."""
-        return self._size
+        """Bytes held of a frame that is not complete yet."""
+        return len(self._buffer)
 
-    def feed(self, data: bytes) -> list[Frame]:
-        """The frames that are whole now. Raises ProtocolError for a length over the limit.
+    def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
+        """The frames that ``data`` completes.
 
-        After a raise the decoder is of no more use: nothing behind the bad length can be trusted.
+        Raises ProtocolError as soon as a header can't be one of ours, before its payload is
+        awaited; the decoder is of no use afterwards.
         """
-        if self._held:
-            self._held.append(data)
-            self._size += len(data)
-            # Joined only when a frame is complete: a big frame in many pieces is copied once.
-            if self._size < self._need:
-                return []
-            data = b"".join(self._held)
-            self._held = []
-        frames, used = self._cut(data)
-        self._size = len(data) - used
-        if self._size:
-            self._held = [data[used:] if used else data]
-        return frames
-
-    def _cut(self, data: bytes) -> tuple[list[Frame], int]:
+        if self._broken:
+            raise ProtocolError("the stream was already found broken")
+        self._buffer += data
         frames: list[Frame] = []
         at = 0
-        size = len(data)
-        while size - at >= HEADER.size:
-            length, kind, channel = HEADER.unpack_from(data, at)
-            if length > self._limit:
-                raise ProtocolError(f"a frame of {length} bytes; the limit is {self._limit}")
-            start = at + HEADER.size
-            if size - start < length:
-                self._need = HEADER.size + length
-                return frames, at
-            at = start + length
-            frames.append(Frame(kind, channel, data[start:at]))
-        self._need = HEADER.size
-        return frames, at
+        view = memoryview(self._buffer)
+        try:
+            while len(view) - at >= HEADER_SIZE:
+                length, kind, channel = _HEADER.unpack_from(view, at)
+                self._check(length, kind)
+                end = at + HEADER_SIZE + length
+                if end > len(view):
+                    break
+                frames.append(Frame(kind, channel, bytes(view[at + HEADER_SIZE : end])))
+                at = end
+        finally:
+            view.release()
+            del self._buffer[:at]
+        return frames
+
+    def finish(self) -> None:
+        """The stream has ended. Raises ProtocolError if it ended inside a frame."""
+        if self._buffer:
+            raise ProtocolError(f"the stream ended {len(self._buffer)} bytes into a frame")
+
+    def _check(self, length: int, kind: int) -> None:
+        if length > self._limit:
+            self._broken = True
+            raise ProtocolError(f"a frame of {length} bytes was announced where {self._limit} "
+                                "are allowed")
+        if self._kinds is not None and kind not in self._kinds:
+            self._broken = True
+            raise ProtocolError(f"a frame of the unknown kind {kind} came")
