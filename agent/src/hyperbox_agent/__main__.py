@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(USAGE)
         return 0
     if verb == "--version":
-        from hyperbox_agent.version import VERSION
+        from hyperbox_agent.link.version import VERSION
 
         sys.stdout.write(f"hyperbox-agent {VERSION}\n")
         return 0
