@@ -24,16 +24,52 @@ class StoreError(AgentError):
     """The content store or a staged blob is not as it should be."""
 
 
+class MissingBlobsError(StoreError):
+    """Content that was thought to be here is not: send ``digests`` and try again."""
+
+    def __init__(self, message: str, *, digests: tuple[bytes, ...] = (), file: str | None = None,
+                 line: int | None = None, key: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, file=file, line=line, key=key, hint=hint)
+        self.digests = digests
+
+
 class ApplyError(AgentError):
     """A batch can't be applied; nothing in the tree was changed."""
 
 
 class NoSpaceError(ApplyError):
-    """The target's filesystem has not enough bytes or inodes for the batch."""
+    """The target's filesystem can't take the batch: bytes, inodes, quota, read-only."""
+
+    def __init__(self, message: str, *, filesystem: str = "", need: int = 0, have: int = 0,
+                 file: str | None = None, line: int | None = None, key: str | None = None,
+                 hint: str | None = None) -> None:
+        super().__init__(message, file=file, line=line, key=key, hint=hint)
+        self.filesystem = filesystem
+        """Its mount point."""
+        self.need = need
+        self.have = have
 
 
 class ProtocolError(AgentError):
     """A peer sent something that is not our protocol or not our version."""
+
+
+class VersionError(ProtocolError):
+    """The peer is a HyperBox of another version; ``ours`` and ``theirs`` name both."""
+
+    def __init__(self, message: str, *, ours: str = "", theirs: str = "",
+                 hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.ours = ours
+        self.theirs = theirs
+
+
+class FaultError(AgentError):
+    """The peer failed in a way that nobody foresaw; ``details`` is its traceback."""
+
+    def __init__(self, message: str, *, details: str = "", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.details = details
 
 
 class LinkLostError(AgentError):
@@ -50,3 +86,13 @@ class ProgramError(AgentError):
 
 class PortError(AgentError):
     """The port can't be held (taken by another process, not permitted)."""
+
+
+class PortTakenError(PortError):
+    """Another program has the port; ``pid`` and ``program`` name it where it can be seen."""
+
+    def __init__(self, message: str, *, pid: int | None, program: str | None,
+                 hint: str | None = None) -> None:
+        super().__init__(message, key="port", hint=hint)
+        self.pid = pid
+        self.program = program
