@@ -1,0 +1,366 @@
+"""The agent's handle on the port holder (what it does and why: PORT.md beside this file)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hyperbox_agent.core.clock import Clock
+from hyperbox_agent.errors import PortError
+from hyperbox_agent.supervise.holder_control import VERSION
+from hyperbox_agent.supervise.holder_escrow import start_time
+from hyperbox_agent.supervise.port_listen import listen
+from hyperbox_agent.supervise.port_process import (
+    HolderChannel,
+    HolderLostError,
+    HolderProcess,
+    reach_holder,
+    start_holder,
+)
+
+DAY = 86400.0
+_RESTARTS = 5
+_RESTARTS_WITHIN = 10.0
+_STEP = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class KeptInstance:
+    """An instance that a dead agent left with the holder. Its descriptors are the caller's now."""
+
+    number: int
+    pid: int
+    start: int | None
+    """Its start time in clock ticks (``/proc/PID/stat``), which with the pid names it for ever."""
+    alive: bool
+    fds: tuple[int, ...]
+    info: dict[str, Any]
+    log: str | None
+    """The file that has what it wrote while there was no agent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What an adopted holder had."""
+
+    number: int | None
+    backend: tuple[str, int] | None
+    orphaned_s: float
+    instances: tuple[KeptInstance, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """How a drain ended: exchanges that were cut at its end, and how long it took."""
+
+    cut: int
+    ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """How a hold began: how long it waited, and how many exchanges are still in flight."""
+
+    waited_ms: float
+    busy: int
+
+
+@dataclass(frozen=True, slots=True)
+class NumberStats:
+    """What one number did and does."""
+
+    requests: int = 0
+    failed: int = 0
+    bytes: int = 0
+    in_flight: int = 0
+    streams: int = 0
+    longest_wait_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """The port's figures: by number since each became live, and now."""
+
+    numbers: dict[int, NumberStats]
+    live: int | None
+    waiting: int
+    connections: int
+    per_second: float
+
+
+class Port:
+    """One project port. Made by ``open``; every call may raise PortError.
+
+    A holder that dies is replaced at once with the same listening socket; calls that were under way
+    are asked again.
+    """
+
+    def __init__(self, run_dir: str, clock: Clock, settings: dict[str, Any],
+                 timeout: float) -> None:
+        self._run_dir = run_dir
+        self._clock = clock
+        self._settings = settings
+        self._timeout = timeout
+        self._listeners: list[socket.socket] = []
+        self._process: HolderProcess | None = None
+        self._channel: HolderChannel | None = None
+        self._ready = asyncio.Event()
+        self._failure: PortError | None = None
+        self._closing = False
+        self._reviving: asyncio.Task[None] | None = None
+        self._deaths: list[float] = []
+        self._number = 0
+        self._backend: tuple[str, int] | None = None
+        self._holding = False
+        self._escrow: dict[int, tuple[int, tuple[int, ...], dict[str, Any]]] = {}
+        self.adopted: Kept | None = None
+        """What the holder had, where it was left by a dead agent."""
+
+    @classmethod
+    async def open(cls, host: str, port: int, run_dir: str, *, clock: Clock, timeout: float = 10.0,
+                   keep_for: float = DAY, max_wait: float | None = None) -> Port:
+        """Hold ``host:port``: adopt the holder that lives in ``run_dir``, else start one.
+
+        ``keep_for``: how long (s) the holder goes on without any agent. ``max_wait``: how long a
+        request may wait for an instance (None: as long as its client does). Raises PortError,
+        PortTakenError with the owner where another program has the port.
+        """
+        settings = {"keep_for": keep_for, "max_wait": max_wait}
+        handle = cls(run_dir, clock, settings, timeout)
+        try:
+            await asyncio.wait_for(handle._open(host, port), timeout)
+        except asyncio.TimeoutError as error:
+            await handle._abandon()
+            raise PortError(f"the port holder did not answer within {timeout:g} s") from error
+        except BaseException:
+            await handle._abandon()
+            raise
+        return handle
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where clients connect (the first of the addresses)."""
+        host, port = self._listeners[0].getsockname()[:2]
+        return str(host), int(port)
+
+    @property
+    def holder_pid(self) -> int:
+        """The holder's process."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def peers_path(self) -> str:
+        """The table of client addresses (``HYPERBOX_PEERS``)."""
+        return os.path.join(self._run_dir, "peers")
+
+    async def switch(self, number: int, backend: tuple[str, int] | None) -> None:
+        """New messages go to ``backend`` from now on; None: they wait."""
+        self._number, self._backend = number, backend
+        await self._ask("switch", {"number": number, "backend": backend})
+
+    async def drain(self, number: int, seconds: float) -> Drained:
+        """Wait until ``number`` has no message in flight; after ``seconds`` cut what is left."""
+        reply, _ = await self._ask("drain", {"number": number, "seconds": seconds})
+        return Drained(reply["cut"], reply["ms"])
+
+    async def hold(self, seconds: float) -> Held:
+        """Let no message begin until ``release``; returns when those in flight have ended.
+
+        Streams are not waited for, and nothing for longer than ``seconds``.
+        """
+        self._holding = True
+        reply, _ = await self._ask("hold", {"seconds": seconds})
+        return Held(reply["waited_ms"], reply["busy"])
+
+    async def release(self) -> None:
+        """Let messages begin again."""
+        self._holding = False
+        await self._ask("release", {})
+
+    async def keep(self, number: int, pid: int, fds: Sequence[int], info: dict[str, Any]) -> None:
+        """Leave copies of an instance's descriptors, and ``info`` (JSON), for a later agent."""
+        await self.forget(number)
+        copies = tuple(os.dup(fd) for fd in fds)
+        self._escrow[number] = (pid, copies, info)
+        await self._ask("keep", {"number": number, "pid": pid, "info": info}, copies)
+
+    async def forget(self, number: int) -> None:
+        """The instance has ended: give its copies back."""
+        kept = self._escrow.pop(number, None)
+        if kept is not None:
+            for fd in kept[1]:
+                os.close(fd)
+            await self._ask("forget", {"number": number})
+
+    async def stats(self) -> Stats:
+        """Figures by number and of the port as a whole."""
+        reply, _ = await self._ask("stats", {})
+        stats = reply["stats"]
+        numbers = {int(number): NumberStats(**it) for number, it in stats.pop("numbers").items()}
+        return Stats(numbers=numbers, **stats)
+
+    async def close(self) -> None:
+        """End the holder and every connection; nothing is left. Harmless twice."""
+        if self._closing:
+            return
+        self._closing = True
+        if self._reviving is not None:
+            self._reviving.cancel()
+        channel = self._channel
+        if channel is not None:
+            try:
+                await asyncio.wait_for(channel.ask("close", {}), self._timeout)
+            except (HolderLostError, asyncio.TimeoutError):
+                pass  # dead already, or stuck: ended below
+        await self._end_process()
+        self._drop_all()
+
+    # -- opening ------------------------------------------------------------------------------
+
+    async def _open(self, host: str, port: int) -> None:
+        left = reach_holder(self._run_dir)
+        if left is not None and await self._adopt(left):
+            if not self._serves(host, port):
+                await self._listen_anew(host, port)
+            return
+        self._listeners = listen(host, port)
+        await self._start()
+
+    def _serves(self, host: str, port: int) -> bool:
+        """Whether the adopted sockets are the ones that are wanted."""
+        wanted = {"localhost": "127.0.0.1", "": "0.0.0.0"}.get(host, host)  # noqa: S104
+        return bool(self._listeners) and self.address[0] == wanted and port in (0, self.address[1])
+
+    async def _listen_anew(self, host: str, port: int) -> None:
+        old, self._listeners = self._listeners, listen(host, port)
+        for sock in old:
+            sock.close()
+        await self._ask("listen", {}, [sock.fileno() for sock in self._listeners])
+
+    async def _adopt(self, sock: socket.socket) -> bool:
+        channel = HolderChannel(sock, self._lost)
+        try:
+            hello, fds = await channel.ask("hello", self._settings)
+            instances = [await self._fetch(channel, number) for number in hello["kept"]]
+        except HolderLostError as error:
+            if "another agent" in str(error):
+                raise PortError("another agent holds this project's port",
+                                hint="hyperbox down ends it") from error
+            return False
+        self._listeners = [socket.socket(fileno=fd) for fd in fds]
+        backend = hello["backend"]
+        self._number = hello["number"] or 0
+        self._backend = None if backend is None else (backend[0], backend[1])
+        self.adopted = Kept(hello["number"], self._backend, hello["orphaned_s"] or 0.0,
+                            tuple(instances))
+        self._process = HolderProcess(hello["pid"], start_time(hello["pid"]), None)
+        self._channel = channel
+        if hello["version"] != VERSION:
+            # Its code is another version's: the same socket goes to a holder of ours.
+            await channel.ask("close", {})
+            channel.close()
+            await self._end_process()
+            await self._start()
+        self._ready.set()
+        return True
+
+    async def _fetch(self, channel: HolderChannel, number: int) -> KeptInstance:
+        reply, fds = await channel.ask("fetch", {"number": number})
+        copies = tuple(os.dup(fd) for fd in fds)
+        self._escrow[number] = (reply["pid"], copies, reply["info"])
+        return KeptInstance(number, reply["pid"], reply["start"], reply["alive"], tuple(fds),
+                            reply["info"], reply["log"])
+
+    async def _start(self) -> None:
+        """Start a holder and tell it all that is known; it listens last."""
+        self._process, sock = start_holder(self._run_dir)
+        channel = self._channel = HolderChannel(sock, self._lost)
+        await channel.ask("hello", self._settings)
+        if self._holding:
+            await channel.ask("hold", {"seconds": 0.0})
+        await channel.ask("switch", {"number": self._number, "backend": self._backend})
+        for number, (pid, fds, info) in self._escrow.items():
+            await channel.ask("keep", {"number": number, "pid": pid, "info": info}, fds)
+        await channel.ask("listen", {}, [sock.fileno() for sock in self._listeners])
+        self._ready.set()
+
+    # -- the holder's death -------------------------------------------------------------------
+
+    def _lost(self) -> None:
+        self._ready.clear()
+        if self._closing or not self._listeners:
+            return
+        now = self._clock.now()
+        self._deaths = [at for at in self._deaths if now - at < _RESTARTS_WITHIN] + [now]
+        if len(self._deaths) > _RESTARTS:
+            self._failure = PortError(
+                f"the port holder ended {len(self._deaths)} times within {_RESTARTS_WITHIN:g} s",
+                file=os.path.join(self._run_dir, "holder.log"),
+            )
+            self._ready.set()
+            return
+        self._reviving = asyncio.ensure_future(self._revive())
+
+    async def _revive(self) -> None:
+        await self._end_process()
+        try:
+            await self._start()
+        except HolderLostError:
+            pass  # _lost was called again, and counts
+        except PortError as error:
+            self._failure = error
+            self._ready.set()
+
+    async def _ask(self, op: str, body: dict[str, Any], fds: Sequence[int] = (),
+                   ) -> tuple[dict[str, Any], list[int]]:
+        """Ask the holder, and the next one if it dies with the question open."""
+        while True:
+            if self._closing:
+                raise PortError("the port is closed")
+            await self._ready.wait()
+            if self._failure is not None:
+                raise self._failure
+            assert self._channel is not None
+            try:
+                return await self._channel.ask(op, body, fds)
+            except HolderLostError:
+                self._ready.clear()
+
+    async def _end_process(self) -> None:
+        """Wait for the holder's end, and bring it about where it does not come."""
+        process = self._process
+        if process is None:
+            return
+        deadline = self._clock.now() + 1.0
+        while not process.gone():
+            if self._clock.now() >= deadline:
+                os.kill(process.pid, 9)
+                deadline += 1.0
+            await self._clock.sleep(_STEP)
+
+    async def _abandon(self) -> None:
+        """Opening failed: leave nothing of what this handle made."""
+        self._closing = True
+        started = self._process is not None and self._process.child is not None
+        if self._channel is not None:
+            self._channel.close()
+        if started:
+            assert self._process is not None
+            os.kill(self._process.pid, 9)
+            await self._end_process()
+        self._drop_all()
+
+    def _drop_all(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+        for sock in self._listeners:
+            sock.close()
+        for _pid, fds, _info in self._escrow.values():
+            for fd in fds:
+                os.close(fd)
+        self._escrow = {}

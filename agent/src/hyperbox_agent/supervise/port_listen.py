@@ -1,0 +1,164 @@
+"""Bind the project's port, or say who has it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from dataclasses import dataclass
+
+from hyperbox_agent.errors import PortError, PortTakenError
+
+BACKLOG = 65535
+"""More than the kernel allows on purpose (it cuts at net.core.somaxconn): the queue is what a
+reload of the holder itself lives on."""
+_LISTEN = "0A"
+_TRIES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who has a port."""
+
+    pid: int | None
+    command: str
+    uid: int | None = None
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets for ``host:port``; ``localhost`` is both loopbacks where there are two.
+
+    Port 0 takes a free one. Raises PortError, PortTakenError where another program has the port.
+    """
+    for _ in range(_TRIES):
+        first = _bind(_resolve(host, port), port)
+        sockets = [first]
+        if host != "localhost" or not _has_ipv6():
+            return sockets
+        try:
+            sockets.append(_bind((socket.AF_INET6, "::1"), first.getsockname()[1]))
+        except PortTakenError:
+            first.close()
+            if port:
+                raise
+            continue
+        return sockets
+    raise PortError("no port is free on both 127.0.0.1 and ::1")
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, str]:
+    if host == "localhost":
+        return socket.AF_INET, "127.0.0.1"
+    try:
+        infos = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM)  # noqa: S104
+    except (socket.gaierror, UnicodeError, OverflowError) as error:
+        raise PortError(f"{host!r} is no address of this machine: {error}", key="host") from error
+    family, _type, _proto, _name, address = infos[0]
+    return family, str(address[0])
+
+
+def _bind(where: tuple[socket.AddressFamily, str], port: int) -> socket.socket:
+    family, host = where
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted connections inherit these two, which saves two calls for each.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+    except (OSError, OverflowError) as error:
+        sock.close()
+        raise _refusal(host, port, error) from error
+    return sock
+
+
+def _refusal(host: str, port: int, error: Exception) -> PortError:
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.EADDRINUSE:
+        return _taken(host, port)
+    if number == errno.EACCES:
+        return PortError(f"port {port} may not be opened by this user", key="port",
+                         hint="choose a port of 1024 or above in [app] port")
+    if number == errno.EADDRNOTAVAIL:
+        return PortError(f"{host} is not an address of this machine", key="host")
+    return PortError(f"can't listen on {host}:{port}: {error}", key="port")
+
+
+def _taken(host: str, port: int) -> PortTakenError:
+    owner = find_owner(port)
+    if owner is None:
+        return PortTakenError(
+            f"port {port} on {host} is taken, by a program that can't be found here", pid=None,
+            program=None, hint="it may run in another container or namespace; choose another port",
+        )
+    if owner.pid is None:
+        return PortTakenError(
+            f"port {port} on {host} is taken by a program of user {owner.uid}", pid=None,
+            program=None, hint=f"see which: sudo ss -ltnp 'sport = :{port}'",
+        )
+    return PortTakenError(
+        f"port {port} on {host} is taken by process {owner.pid}: {owner.command}", pid=owner.pid,
+        program=owner.command, hint=f"end it (kill {owner.pid}), or choose another [app] port",
+    )
+
+
+def find_owner(port: int) -> Owner | None:
+    """Who listens on ``port`` here, else who else uses it; None where nobody is found."""
+    inodes = _inodes(port)
+    for inode, uid in inodes.items():
+        pid = _holder_of(inode)
+        if pid is not None:
+            return Owner(pid, _command(pid), uid)
+    return Owner(None, "", next(iter(inodes.values()))) if inodes else None
+
+
+def _inodes(port: int) -> dict[str, int]:
+    """Sockets bound to ``port``, listening ones first: inode → uid."""
+    found: list[tuple[bool, str, int]] = []
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            with open(table) as file:
+                lines = file.read().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if int(fields[1].rpartition(":")[2], 16) == port and fields[9] != "0":
+                found.append((fields[3] != _LISTEN, fields[9], int(fields[7])))
+    return {inode: uid for _other, inode, uid in sorted(found)}
+
+
+def _holder_of(inode: str) -> int | None:
+    link = f"socket:[{inode}]"
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        folder = f"/proc/{name}/fd"
+        try:
+            if any(os.readlink(f"{folder}/{fd}") == link for fd in os.listdir(folder)):
+                return int(name)
+        except OSError:  # ended meanwhile, or another user's
+            continue
+    return None
+
+
+def _command(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read().rstrip(b"\0").split(b"\0")
+    except OSError:
+        return "?"
+    text = b" ".join(words).decode("utf-8", "replace")
+    return text if len(text) <= 120 else text[:119] + "…"
