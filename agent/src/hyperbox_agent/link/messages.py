@@ -104,10 +104,19 @@ class Wanted:
     path: str
     new: Entry | None
     """None: nothing, the path is deleted."""
+    was: Kind | None = None
+    """What stood there in the session's base: in place the target has no record of its own."""
 
     def as_json(self) -> dict[str, Any]:
         """As it crosses the link."""
-        return {"path": self.path, "new": None if self.new is None else entry_json(self.new)}
+        out: dict[str, Any] = {
+            "path": self.path, "new": None if self.new is None else entry_json(self.new)}
+        return out if self.was is None else {**out, "was": self.was.value}
+
+    def as_told(self) -> Change:
+        """The change as the session sees it; of the old side only the kind is known."""
+        old = None if self.was is None else Entry(self.path, self.was)
+        return Change(self.path, old, self.new)
 
     @classmethod
     def from_json(cls, data: object) -> Wanted:
@@ -115,7 +124,9 @@ class Wanted:
         read = Fields(data, "change")
         path = check_path(read.text("path"))
         new = read.maybe("new")
-        return cls(path, None if new is None else entry_from_json(path, new))
+        was = read.one_of("was", ("", "file", "dir", "link"), "")
+        return cls(path, None if new is None else entry_from_json(path, new),
+                   Kind(was) if was else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +185,9 @@ class GenerationRequest:
     def of(cls, number: int, base: int, changes: Iterable[Change], *, settled: bool = True,
            first: bool = False) -> GenerationRequest:
         """A request that carries ``changes``."""
-        return cls(number, base, tuple(Wanted(change.path, change.new) for change in changes),
+        return cls(number, base, tuple(
+            Wanted(change.path, change.new, change.old.kind if change.old else None)
+            for change in changes),
                    settled=settled, first=first)
 
     def against(self, base: Manifest) -> tuple[Change, ...]:

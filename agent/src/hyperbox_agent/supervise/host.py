@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,6 +163,32 @@ class Host:
         for permit in self._permits.values():
             permit.supersede()
 
+    @property
+    def mirrors(self) -> bool:
+        """Whether the target has a tree of its own."""
+        return self._mirror is not None
+
+    def missing(self, digests: Sequence[bytes]) -> list[bytes]:
+        """Which of these contents are neither in the store nor in the tree."""
+        return self._mirror.missing(digests) if self._mirror is not None else []
+
+    def folder(self, path: str) -> str:
+        """An absolute folder below the root. Raises AgentError where there is none."""
+        if self.config is None:
+            raise AgentError("nothing is configured on this target yet")
+        folder = os.path.join(self.config.root, path) if path else self.config.root
+        if not os.path.isdir(folder):
+            raise AgentError(f"there is no folder {path!r} in the project", file=path)
+        return folder
+
+    def environment(self) -> Mapping[str, str]:
+        """The program's environment, for commands beside it."""
+        return self.supervisor.environment()
+
+    async def feed(self, data: bytes) -> None:
+        """Bytes for the program's standard input; empty: its end."""
+        await self.supervisor.feed(data)
+
     def manifest(self) -> Manifest:
         """What a mirrored tree holds, as far as it is known and undamaged."""
         return self._mirror.manifest() if self._mirror is not None else {}
@@ -196,11 +222,11 @@ class Host:
         return {"configured": True, "project": self.config.project, "mode": self.config.mode,
                 "root": self.config.root, **self._supervisor.status()}
 
-    async def stop(self) -> None:
-        """End everything that runs here. Safe to call twice."""
+    async def stop(self, *, fast: bool = False) -> None:
+        """End everything that runs here. Safe to call twice; ``fast`` gives no grace."""
         self.supersede_all()
         if self._supervisor is not None:
-            await self._supervisor.stop()
+            await self._supervisor.stop(fast=fast)
         self._supervisor = None
         self._transaction = None
         self.config = None

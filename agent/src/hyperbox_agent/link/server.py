@@ -1,0 +1,280 @@
+"""The agent as a server: one host, reached over whichever link is the newest.
+
+The loss of a link leaves the program running; the next session comes over ``run/agent.sock``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from typing import Any, TypeVar
+
+from hyperbox_agent.clock import SystemClock
+from hyperbox_agent.core.clock import Clock
+from hyperbox_agent.core.entries import Change
+from hyperbox_agent.errors import AgentError
+from hyperbox_agent.home import private_folder, run_folder
+from hyperbox_agent.link.connection import Link, Reply, Request
+from hyperbox_agent.link.events import EventPump
+from hyperbox_agent.link.execution import serve_exec
+from hyperbox_agent.link.messages import (
+    Configure,
+    Configured,
+    GenerationRequest,
+    RollbackRequest,
+    SettleRequest,
+    SupersedeRequest,
+    manifest_digest,
+    pack_manifest,
+)
+from hyperbox_agent.link.stream import ByteStream, socket_stream, stdio_stream
+from hyperbox_agent.link.version import VERSION
+from hyperbox_agent.supervise.host import Host, HostConfig
+from hyperbox_agent.supervise.process import become_subreaper
+from hyperbox_langpacks.base import Rung
+
+HELLO_TIMEOUT = 10.0
+ORPHANED = 86400.0
+"""Seconds after which an agent whose session never came back ends itself and its program."""
+UNCONFIGURED = 30.0
+"""The same for an agent that was never told what to run."""
+
+T = TypeVar("T")
+
+
+class AgentServer:
+    """Serves one host. Lives on one event loop."""
+
+    def __init__(self, home: str, clock: Clock) -> None:
+        self.home = home
+        self.events = EventPump()
+        self.host = Host(home, clock, self.events.put)
+        self.finished = asyncio.Event()
+        self._clock = clock
+        self._link: Link | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._orphaned: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def serve(self, stream: ByteStream) -> None:
+        """Serve one link until it ends. A newer link takes over from an older one."""
+        link = Link(stream, role="agent", clock=self._clock)
+        self._register(link)
+        try:
+            await link.start({"version": VERSION, "pid": os.getpid()}, HELLO_TIMEOUT)
+        except AgentError:
+            return
+        await self._take_over(link)
+        await link.closed
+        if self._link is link:
+            self._let_go()
+
+    async def _take_over(self, link: Link) -> None:
+        old, self._link = self._link, link
+        if self._orphaned is not None:
+            self._orphaned.cancel()
+            self._orphaned = None
+        if self._pump is not None:
+            self._pump.cancel()
+        if old is not None:
+            await old.close("a newer session took over")
+            self.host.supersede_all()
+        self._pump = self._spawn(self.events.run(link))
+
+    def _let_go(self) -> None:
+        self._link = None
+        if self._pump is not None:
+            self._pump.cancel()
+        # Nobody can settle what is under way any more; what is settled goes on to its end.
+        self.host.supersede_all()
+        self._orphaned = self._spawn(self._end_as_orphan())
+
+    async def _end_as_orphan(self) -> None:
+        await self._clock.sleep(UNCONFIGURED if self.host.config is None else ORPHANED)
+        await self.host.stop()
+        self.finished.set()
+
+    async def close(self) -> None:
+        """End the link and everything that runs."""
+        await self.host.stop()
+        if self._link is not None:
+            await self._link.close("the agent ends")
+        for task in list(self._tasks):
+            task.cancel()
+
+    def _spawn(self, work: Awaitable[T]) -> asyncio.Task[T]:
+        task: asyncio.Task[T] = asyncio.ensure_future(work)  # type: ignore[assignment]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _whole(self, work: Awaitable[T]) -> T:
+        """Finish ``work`` even if the link that asked for it is lost half way."""
+        return await asyncio.shield(self._spawn(work))
+
+    # -- ops ----------------------------------------------------------------------------------
+
+    def _register(self, link: Link) -> None:
+        for op, handler in {
+            "configure": self._configure, "manifest": self._manifest, "missing": self._missing,
+            "generation": self._generation, "settle": self._settle,
+            "supersede": self._supersede, "rollback": self._rollback, "restart": self._restart,
+            "status": self._status, "feed": self._feed, "stop": self._stop,
+        }.items():
+            link.handle(op, handler)
+        link.handle_channel("exec", lambda body, channel: serve_exec(self.host, body, channel))
+
+    async def _configure(self, request: Request) -> Mapping[str, Any]:
+        asked = Configure.from_json(request.body)
+        ready = await self._whole(self.host.configure(HostConfig(
+            asked.session, asked.project, asked.mode, asked.root, asked.app,
+            asked.keep_count, asked.keep_bytes)))
+        digest = manifest_digest(self.host.manifest()) if asked.mode == "mirror" else ""
+        return Configured(ready.adopted, ready.base or 0, digest, ready.state, ready.serving,
+                          {"detection": dict(ready.detection)}).as_json()
+
+    async def _manifest(self, request: Request) -> Reply:
+        return Reply({}, pack_manifest(self.host.manifest()))
+
+    async def _missing(self, request: Request) -> Reply:
+        asked = await request.payload.read()
+        digests = [asked[at:at + 32] for at in range(0, len(asked), 32)]
+        return Reply({}, b"".join(self.host.missing(digests)))
+
+    async def _generation(self, request: Request) -> Mapping[str, Any]:
+        head = await request.payload.exactly(GenerationRequest.head_length(request.body))
+        asked = GenerationRequest.unpack(request.body, head)
+        blobs = _blobs(request) if self.host.mirrors else None
+        outcome = await self._whole(self.host.generation(
+            asked.number, self._changes(asked), settled=asked.settled, first=asked.first,
+            lowest=Rung[asked.lowest.upper()], blobs=blobs))
+        return outcome.as_json()
+
+    def _changes(self, asked: GenerationRequest) -> tuple[Change, ...]:
+        if self.host.mirrors:
+            return asked.against(self.host.manifest())
+        return tuple(wanted.as_told() for wanted in asked.changes)
+
+    async def _settle(self, request: Request) -> None:
+        self.host.settle(SettleRequest.from_json(request.body).number)
+
+    async def _supersede(self, request: Request) -> None:
+        self.host.supersede(SupersedeRequest.from_json(request.body).number)
+
+    async def _rollback(self, request: Request) -> Mapping[str, Any]:
+        asked = RollbackRequest.from_json(request.body)
+        root = request.body.get("root")
+        outcome = await self._whole(self.host.rollback(
+            asked.to, root if isinstance(root, str) else None))
+        return outcome.as_json()
+
+    async def _restart(self, request: Request) -> Mapping[str, Any]:
+        rung = request.body.get("rung")
+        return await self._whole(self.host.restart(
+            Rung[str(rung).upper()] if rung is not None else None))
+
+    async def _status(self, request: Request) -> Mapping[str, Any]:
+        return self.host.status()
+
+    async def _feed(self, request: Request) -> None:
+        await self.host.feed(await request.payload.read())
+
+    async def _stop(self, request: Request) -> None:
+        await self._whole(self.host.stop(fast=bool(request.body.get("fast"))))
+        # The answer goes out before the process ends.
+        asyncio.get_running_loop().call_later(0.05, self.finished.set)
+
+
+async def _blobs(request: Request) -> AsyncIterator[bytes]:
+    async for piece in request.payload:
+        yield piece
+
+
+# -- the process --------------------------------------------------------------------------------
+
+
+def serve(home: str) -> int:
+    """Serve standard input and output, then whoever connects; gives the exit status."""
+    try:
+        private_folder(home)
+        run = run_folder(home)
+        lock = _lock(run)
+    except AgentError as error:
+        sys.stderr.write(f"hyperbox-agent: {error.message}\n")
+        return 1
+    try:
+        return asyncio.run(_serve(home, run))
+    finally:
+        os.close(lock)
+
+
+def _lock(run: str) -> int:
+    """At most one agent a home: the lock ends with the process, however that ends."""
+    fd = os.open(os.path.join(run, "agent.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        raise AgentError("another agent already runs for this home", file=run,
+                         hint="hyperbox down") from error
+    return fd
+
+
+async def _serve(home: str, run: str) -> int:
+    become_subreaper()
+    server = AgentServer(home, SystemClock())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.finished.set)
+    path = os.path.join(run, "agent.sock")
+    listener = _listen(path)
+    accepting = asyncio.ensure_future(_accept(listener, server))
+    first = asyncio.ensure_future(server.serve(stdio_stream()))
+    try:
+        await server.finished.wait()
+        await server.close()
+    finally:
+        accepting.cancel()
+        first.cancel()
+        listener.close()
+        os.unlink(path)
+    return 0
+
+
+def _listen(path: str) -> socket.socket:
+    if os.path.lexists(path):
+        os.unlink(path)  # we hold the lock: whoever made it is dead
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(path)
+    finally:
+        os.umask(before)
+    listener.listen(8)
+    listener.setblocking(False)
+    return listener
+
+
+async def _accept(listener: socket.socket, server: AgentServer) -> None:
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[None]] = set()
+    while True:
+        peer, _ = await loop.sock_accept(listener)
+        if not _is_owner(peer):
+            peer.close()
+            continue
+        task = asyncio.ensure_future(server.serve(socket_stream(peer)))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+
+def _is_owner(peer: socket.socket) -> bool:
+    """Whether the other end belongs to our user or to root (SO_PEERCRED, unix(7))."""
+    raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    uid = int.from_bytes(raw[4:8], sys.byteorder)
+    return uid in (0, os.geteuid())
