@@ -73,6 +73,11 @@ class Settler:
         """When the newest event of the current burst came; 0 while there is none."""
         return self._last
 
+    @property
+    def cap(self) -> float:
+        """Seconds from a burst's first event after which it is not waited for any more."""
+        return self._config.cap
+
     def window(self) -> float:
         """The quiet that the current burst must show."""
         config = self._config

@@ -23,6 +23,12 @@ LOCK_LOOK = 0.005
 UNSTABLE_LOOK = 0.05
 """Seconds until a file that changed while it was hashed is read again."""
 
+BIG = 4 * 1024 * 1024
+COSTLY = 0.03
+CALM = 8.0
+"""A file of BIG bytes that took COSTLY seconds to read is read again only after CALM times that:
+one that is written all the time must not hold up the others."""
+
 WHOLE_WRITE = frozenset({What.WRITTEN, What.MOVED_IN})
 
 MakeWatcher = Callable[[Callable[[list[Hint]], None]], Watcher]
@@ -62,7 +68,8 @@ class Source:
         self._lock = lock
         self._draft_limit = draft_limit
         self._hints: list[Hint] = []
-        self._unstable: set[str] = set()
+        self._unstable: dict[str, float] = {}
+        """Paths whose content isn't known, and when to look at them again."""
         self._wake = asyncio.Event()
         self._dirty: dict[str, Entry | None] = {}
         self._serial = 0
@@ -108,10 +115,16 @@ class Source:
         self._forced = True
         self._wake.set()
 
-    def expect(self, changes: Iterable[Change]) -> None:
-        """Count ``changes`` as not accepted yet: the target differs from the source in them."""
+    def rebase(self, changes: Iterable[Change]) -> None:
+        """What is live differs from the tree in exactly these ``changes``."""
+        self._dirty = {}
         for change in changes:
-            self._dirty.setdefault(change.path, change.old)
+            self._mark(change.path, change.old)
+
+    def doubt(self, path: str) -> None:
+        """``path`` is no longer what was read: it travels with no batch until it is read again."""
+        self._unstable.setdefault(path, self._clock.now() + UNSTABLE_LOOK)
+        self._wake.set()
 
     def accept(self, changes: Iterable[Change]) -> None:
         """These changes are live: they are the state that later ones are compared with."""
@@ -123,7 +136,7 @@ class Source:
         """What differs from the accepted state now, in the order of paths."""
         manifest = self.tree.manifest
         return tuple(Change(path, old, manifest.get(path))
-                     for path, old in sorted(self._dirty.items()))
+                     for path, old in sorted(self._dirty.items()) if path not in self._unstable)
 
     def sync(self) -> None:
         """Look at every event that the kernel has for us, now. For ``flush``."""
@@ -157,16 +170,44 @@ class Source:
             self.root_gone = False
             if self._lock is not None:
                 self._lock.look_again()
-        if self._unstable:
-            again = self._clock.now()
-            hints += [Hint(path, What.CHANGED, again) for path in self._unstable]
-            self._unstable = set()
-        if hints and not self.root_gone:
-            self._absorb(self.tree.refresh(hints), {hint.path: hint for hint in hints})
+        hints = self._put_off(hints) + self._due()
+        if not hints or self.root_gone:
+            return
+        began = self._clock.now()
+        refresh = self.tree.refresh(hints)
+        self._absorb(refresh, {hint.path: hint for hint in hints})
+        self._calm_down(hints, self._clock.now() - began)
+
+    def _put_off(self, hints: list[Hint]) -> list[Hint]:
+        """Leave out what is to be read later."""
+        if not self._unstable:
+            return hints
+        now = self._clock.now()
+        for hint in hints:
+            if self._unstable.get(hint.path, 0.0) > now:
+                self._settler.event(hint.path, False, hint.at)
+        return [hint for hint in hints if self._unstable.get(hint.path, 0.0) <= now]
+
+    def _due(self) -> list[Hint]:
+        now = self._clock.now()
+        due = [path for path, when in self._unstable.items() if when <= now]
+        for path in due:
+            del self._unstable[path]
+        return [Hint(path, What.CHANGED, now) for path in due]
+
+    def _calm_down(self, hints: list[Hint], took: float) -> None:
+        if took < COSTLY:
+            return
+        again = self._clock.now() + CALM * took
+        for hint in hints:
+            entry = self.tree.manifest.get(hint.path)
+            if hint.path in self._unstable and (entry is None or entry.size > BIG):
+                self._unstable[hint.path] = again
 
     def _absorb(self, refresh: Refresh, hints: dict[str, Hint]) -> None:
         now = self._clock.now()
-        self._unstable |= refresh.unstable
+        for path in refresh.unstable:
+            self._unstable[path] = now + UNSTABLE_LOOK
         if self.watcher is not None:
             for path in refresh.gone_dirs:
                 self.watcher.forget(path)
@@ -199,15 +240,20 @@ class Source:
     def _ready(self) -> Batch | None:
         if self.paused or self.root_gone:
             return None
-        if self._forced and not self._unstable and self._settler.first is None:
-            self._forced = False
-            return self._hand_out(settled=True)
         deadline = self._settler.deadline()
+        if self._forced and deadline is None:
+            return self._hand_out(settled=True)
         if deadline is None:
             return None
-        if self._clock.now() >= deadline and not self._unstable and not self._locked():
+        now = self._clock.now()
+        if now >= deadline and not self._locked() and (not self._unstable or self._overdue(now)):
             return self._hand_out(settled=True)
         return self._draft()
+
+    def _overdue(self, now: float) -> bool:
+        """What can't be read for so long is left to a later batch."""
+        first = self._settler.first
+        return first is not None and now - first >= self._settler.cap
 
     def _locked(self) -> bool:
         return self._lock is not None and self._lock.held()
@@ -257,9 +303,13 @@ class Source:
     def _pause(self) -> float | None:
         if self.paused or self.root_gone:
             return None
-        if self._unstable:
-            return UNSTABLE_LOOK
+        now = self._clock.now()
+        times = list(self._unstable.values())
         deadline = self._settler.deadline()
-        if deadline is None:
+        if deadline is not None:
+            if self._unstable and self._settler.first is not None:
+                deadline = max(deadline, self._settler.first + self._settler.cap)
+            times.append(deadline)
+        if not times:
             return None
-        return max(deadline - self._clock.now(), 0.0) or LOCK_LOOK
+        return max(min(times) - now, 0.0) or LOCK_LOOK

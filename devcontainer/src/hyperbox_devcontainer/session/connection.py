@@ -1,0 +1,131 @@
+"""The session's hold on the target's agent, over however many links one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hyperbox_agent.core.entries import Entry
+from hyperbox_agent.errors import AgentError, LinkLostError, LinkTimeoutError
+from hyperbox_agent.link.connection import Link
+from hyperbox_agent.link.messages import Configure, Configured
+from hyperbox_agent.watch.source import Source
+from hyperbox_devcontainer.session.base import Base
+from hyperbox_devcontainer.session.connect import Connector
+from hyperbox_devcontainer.session.options import SessionOptions
+from hyperbox_devcontainer.session.remote import RemoteAgent
+
+CONFIGURE_TIMEOUT = 60.0
+
+
+class Connection:
+    """At most one living link. Lives on one event loop."""
+
+    def __init__(self, options: SessionOptions, connector: Connector, session_id: str) -> None:
+        self._options = options
+        self._connector = connector
+        self._session_id = session_id
+        self._link: Link | None = None
+        self._lost = asyncio.Event()
+        self._stopping = False
+
+    async def open(self, source: Source, base: Base,
+                   on_event: Callable[[Mapping[str, Any]], None],
+                   ) -> tuple[RemoteAgent, Configured]:
+        """Reach the agent and tell it what to run. Raises AgentError, WorkstationError."""
+        link = await self._connector.connect()
+        if link is None:
+            raise AgentError("the agent could not be started")
+        link.on_notice("events", lambda body: _spread(body, on_event))
+        mirrored = self._options.mode == "mirror"
+        asked = Configure(self._session_id, self._options.project, self._options.mode,
+                          self._options.tree, self._options.app, self._options.keep_count,
+                          self._options.keep_bytes, self._options.pull)
+        try:
+            answer = await link.call("configure", asked.as_json(), timeout=CONFIGURE_TIMEOUT)
+            ready = Configured.from_json(answer.body)
+            if mirrored:
+                await base.learn(ready, link)
+        except BaseException:
+            await link.close("the target could not be configured")
+            raise
+        self._link = link
+        self._lost.clear()
+        self._watch(link)
+
+        def read(entry: Entry) -> bytes:
+            return source.tree.read(entry)
+
+        return RemoteAgent(link, read if mirrored else None, base.number, doubt=source.doubt,
+                           compress=self._options.kind != "process"), ready
+
+    def _watch(self, link: Link) -> None:
+        async def watch() -> None:
+            await link.closed
+            if self._link is link:
+                self._link = None
+                self._lost.set()
+
+        self._watching = asyncio.ensure_future(watch())
+
+    async def lost(self) -> None:
+        """Return when there is no link, unless that is wanted."""
+        while True:
+            await self._lost.wait()
+            if not self._stopping:
+                return
+            await asyncio.Event().wait()
+
+    def report(self, error: AgentError) -> None:
+        """A call failed for want of a link."""
+        if self._link is not None and self._link.lost is not None:
+            self._link = None
+            self._lost.set()
+
+    def link(self) -> Link:
+        """The living link. Raises LinkLostError."""
+        if self._link is None:
+            raise LinkLostError(f"{self._options.target} can't be reached",
+                                hint="hyperbox status")
+        return self._link
+
+    async def ask(self, op: str, body: Mapping[str, Any], timeout: float) -> Mapping[str, Any]:
+        """An op without a payload."""
+        answer = await self.link().call(op, body, timeout=timeout)
+        return answer.body
+
+    async def stop(self, *, fast: bool, timeout: float) -> None:
+        """End the agent and all that it runs, reaching it anew where the link is lost."""
+        self._stopping = True
+        link = self._link or await self._connector.connect()
+        if link is None:
+            return
+        try:
+            await link.call("stop", {"fast": fast}, timeout=timeout)
+        except (LinkLostError, LinkTimeoutError):
+            pass  # it went before it could answer; what is left is found by the next down
+        await asyncio.wait([asyncio.ensure_future(_closed(link))], timeout=2.0)
+        await link.close()
+
+    async def close(self) -> None:
+        """Let go; what runs goes on."""
+        self._stopping = True
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close("the session ends")
+        await self._connector.close()
+
+
+async def _closed(link: Link) -> None:
+    await link.closed
+
+
+def _spread(body: Mapping[str, Any], on_event: Callable[[Mapping[str, Any]], None]) -> None:
+    dropped = body.get("dropped")
+    if isinstance(dropped, int) and dropped:
+        on_event({"event": "dropped", "count": dropped})
+    events = body.get("events")
+    for event in events if isinstance(events, list) else ():
+        if isinstance(event, dict):
+            on_event(event)

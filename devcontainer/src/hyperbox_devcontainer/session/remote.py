@@ -1,0 +1,161 @@
+"""The target's agent as the pipeline sees it: generations become calls over the link."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from typing import Any
+
+from hyperbox_agent.core import delta
+from hyperbox_agent.core.entries import Change, Entry, Kind
+from hyperbox_agent.core.generation import Outcome, Verdict
+from hyperbox_agent.errors import AgentError, WatchError
+from hyperbox_agent.link.bundle import pack_blobs
+from hyperbox_agent.link.connection import Link
+from hyperbox_agent.link.messages import GenerationRequest, SettleRequest, SupersedeRequest
+from hyperbox_agent.supervise.pipeline import Shipped
+from hyperbox_langpacks.base import Rung
+
+ASK_ABOVE = 256 * 1024
+"""Bytes of new content above which one more round trip asks what the target already has."""
+
+FEW = 64
+"""Batches of at most this many files are edits; their content is remembered for the next delta."""
+
+ReadContent = Callable[[Entry], bytes]
+"""The bytes of a source file. Raises WatchError when it is no longer that content."""
+
+
+class RemoteAgent:
+    """One link's generations. In place nothing is shipped; mirrored, content travels along."""
+
+    def __init__(self, link: Link, read: ReadContent | None, base: Callable[[], int], *,
+                 doubt: Callable[[str], None], compress: bool) -> None:
+        """``read``: None in place. ``base``: the number that the target's tree holds. ``doubt`` is
+        told of files that changed since they were hashed. ``compress``: whether the way is slow
+        enough for it to pay."""
+        self._link = link
+        self._read = read
+        self._base = base
+        self._doubt = doubt
+        self._compress = compress
+        self._recent = Recent()
+
+    async def generation(self, number: int, changes: tuple[Change, ...], *, settled: bool,
+                         first: bool) -> Shipped:
+        """Ship and run one generation. Raises LinkLostError, or what the target refused."""
+        request = GenerationRequest.of(number, self._base(), changes, settled=settled, first=first)
+        body, head = request.pack()
+        if self._read is None:
+            answer = await self._link.call("generation", body, head, timeout=None)
+            return Shipped(Outcome.from_json(answer.body), 0)
+        wanted = await self._wanted(changes)
+        shipment = _Shipment(self._read, wanted, self._recent, compress=self._compress)
+        try:
+            answer = await self._link.call("generation", body, shipment.stream(head),
+                                           timeout=None)
+        except AgentError:
+            if shipment.stale is None:
+                raise
+            self._doubt(shipment.stale)
+            return Shipped(Outcome(number, Verdict.SUPERSEDED, Rung.NOTHING,
+                                   f"{shipment.stale} changed while it was shipped"), 0)
+        return Shipped(Outcome.from_json(answer.body), shipment.sent)
+
+    async def _wanted(self, changes: Iterable[Change]) -> list[Change]:
+        """The changes whose content must travel: each content once, and none that is there."""
+        fresh: dict[bytes, Change] = {}
+        for change in changes:
+            new = change.new
+            if new is not None and new.kind is Kind.FILE and not _only_mode(change):
+                fresh.setdefault(new.digest, change)
+        if sum(change.new.size for change in fresh.values() if change.new) <= ASK_ABOVE:
+            return list(fresh.values())
+        answer = await self._link.call("missing", {}, b"".join(fresh), timeout=60.0)
+        missing = await answer.payload.read()
+        return [fresh[missing[at:at + 32]] for at in range(0, len(missing), 32)
+                if missing[at:at + 32] in fresh]
+
+    async def settle(self, number: int) -> None:
+        """The batch is complete."""
+        await self._link.call("settle", SettleRequest(number).as_json(), timeout=30.0)
+
+    async def supersede(self, number: int) -> None:
+        """The batch is out of date."""
+        await self._link.call("supersede", SupersedeRequest(number).as_json(), timeout=30.0)
+
+    async def ask(self, op: str, body: Mapping[str, Any], timeout: float) -> Mapping[str, Any]:
+        """Any other op that carries no payload."""
+        answer = await self._link.call(op, body, timeout=timeout)
+        return answer.body
+
+
+def _only_mode(change: Change) -> bool:
+    return (change.old is not None and change.new is not None
+            and change.old.digest == change.new.digest)
+
+
+class Recent:
+    """Content that was shipped lately, so that the next edit of it can go as a delta."""
+
+    LIMIT = 8 * 1024 * 1024
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[bytes, bytes] = OrderedDict()
+        self._size = 0
+
+    def put(self, digest: bytes, content: bytes) -> None:
+        """Remember ``content`` as the newest; the oldest go when there is too much."""
+        if digest in self._kept or len(content) > self.LIMIT // 4:
+            return
+        self._kept[digest] = content
+        self._size += len(content)
+        while self._size > self.LIMIT:
+            _, gone = self._kept.popitem(last=False)
+            self._size -= len(gone)
+
+    def get(self, digest: bytes) -> bytes | None:
+        """The content, if it is still remembered."""
+        return self._kept.get(digest)
+
+
+class _Shipment:
+    """Reads, encodes and counts the content of one generation while it is sent."""
+
+    def __init__(self, read: ReadContent, wanted: list[Change], recent: Recent, *,
+                 compress: bool) -> None:
+        self._read = read
+        self._wanted = wanted
+        self._recent = recent
+        self._compress = compress
+        self.sent = 0
+        self.stale: str | None = None
+        """The file that was no longer what the batch says."""
+
+    async def stream(self, head: bytes) -> AsyncIterator[bytes]:
+        """The payload: the listed changes, then the bundle of blobs."""
+        if head:
+            yield head
+        for piece in pack_blobs(self._records()):
+            self.sent += len(piece)
+            yield piece
+            # Reading and compressing are done in place; the loop gets its turn between pieces.
+            await asyncio.sleep(0)
+
+    def _records(self) -> Iterable[tuple[bytes, bytes]]:
+        few = len(self._wanted) <= FEW
+        for change in self._wanted:
+            new = change.new
+            if new is None:
+                continue
+            try:
+                content = self._read(new)
+            except WatchError:
+                self.stale = change.path
+                raise
+            old = change.old.digest if change.old is not None else b""
+            yield new.digest, delta.encode(content, self._recent.get(old), old,
+                                           compress=self._compress)
+            if few:
+                self._recent.put(new.digest, content)

@@ -1,0 +1,310 @@
+"""A session: one project kept live on one target. What the verbs talk to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hyperbox_agent.core.clock import Clock
+from hyperbox_agent.core.generation import Failure, Outcome, State, Verdict
+from hyperbox_agent.errors import AgentError, LinkLostError, LinkTimeoutError
+from hyperbox_agent.supervise.pipeline import Flight, Pipeline, Shipped, timings
+from hyperbox_agent.watch.source import Batch, Source
+from hyperbox_devcontainer.errors import WorkstationError
+from hyperbox_devcontainer.history import History
+from hyperbox_devcontainer.session import events
+from hyperbox_devcontainer.session.base import Base
+from hyperbox_devcontainer.session.connection import Connection
+from hyperbox_devcontainer.session.execution import RemoteCommand
+from hyperbox_devcontainer.session.options import SessionOptions
+from hyperbox_devcontainer.session.view import TargetView
+from hyperbox_devcontainer.verbs.session import ByteChannel, ExecRequest
+
+OnEvent = Callable[[Mapping[str, Any]], None]
+
+STOP_TIMEOUT = 20.0
+VERB_TIMEOUT = 60.0
+
+
+class Session:
+    """Implements what the verbs need (``verbs/session.py``). Lives on one event loop."""
+
+    def __init__(self, options: SessionOptions, source: Source, base: Base, history: History,
+                 connection: Connection, clock: Clock, on_event: OnEvent,
+                 config: Mapping[str, Any]) -> None:
+        self.options = options
+        self.view = TargetView(options.target, options.kind, options.mode)
+        self._source = source
+        self._base = base
+        self._history = history
+        self._connection = connection
+        self._clock = clock
+        self._on_event = on_event
+        self._config = config
+        self._pipeline = Pipeline(source, clock, self, next_number=history.last_number() + 1)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._live: int | None = None
+
+    # -- life ---------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Reach the target, take over what runs there or start it, and keep it live from now on.
+
+        Raises AgentError or WorkstationError where the target can't be reached at all.
+        """
+        self._report_problems()
+        await self._connect()
+        self._tasks = [asyncio.ensure_future(self._pipeline.run()),
+                       asyncio.ensure_future(self._stay_connected()),
+                       asyncio.ensure_future(self._base.run())]
+
+    async def _connect(self) -> None:
+        agent, ready = await self._connection.open(self._source, self._base, self._on_agent_event)
+        detection = ready.facts.get("detection", {})
+        self.view.notes = [str(note) for note in detection.get("notes", [])]
+        if detection:
+            self._tell({"event": "detection", "project": self.options.project,
+                        "target": self.options.target, **detection})
+        if ready.state == "recreated":
+            self.problem("the target was recreated: everything is sent anew", None, None)
+        start = self._base.converge(ready, self._source)
+        self._live = ready.serving
+        self._pipeline.attach(agent)
+        if start is not None:
+            self._pipeline.start(start)
+        elif self._source.pending:
+            self._source.poke()
+
+    async def _stay_connected(self) -> None:
+        """Whenever the link is lost, find the agent again or start a new one that adopts."""
+        while True:
+            await self._connection.lost()
+            self._pipeline.attach(None)
+            self._state(State.OFFLINE, self._live)
+            pause = 0.1
+            while True:
+                try:
+                    await self._connect()
+                    break
+                except (AgentError, WorkstationError) as error:
+                    self.problem(f"{self.options.target} can't be reached: {error.message}",
+                                 None, error.hint)
+                    await self._clock.sleep(pause)
+                    pause = min(pause * 2, 5.0)
+
+    async def stop(self, *, fast: bool = False) -> None:
+        """End everything that the session started, agent included."""
+        await self._connection.stop(fast=fast, timeout=STOP_TIMEOUT)
+        await self._leave()
+        self._state(State.DOWN, None)
+
+    async def detach(self) -> None:
+        """Let go: agent and program go on without this process."""
+        await self._connection.close()
+        await self._leave()
+
+    async def _leave(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        self._source.close()
+        self._base.close()
+        self._history.close()
+        await self._connection.close()
+
+    # -- what the pipeline tells --------------------------------------------------------------
+
+    def began(self, number: int, batch: Batch) -> None:
+        """A generation is on its way."""
+        self._tell({"event": "began", "project": self.options.project,
+                    "target": self.options.target, "number": number,
+                    "settled": batch.settled, "files": len(batch.changes)})
+
+    def ended(self, flight: Flight, shipped: Shipped) -> None:
+        """A generation was decided."""
+        outcome = shipped.outcome
+        ms, total = timings(flight, outcome)
+        whole = Outcome(outcome.number, outcome.verdict, outcome.rung, outcome.why, ms,
+                        outcome.error, outcome.serving, outcome.facts)
+        extra = {"first": True} if flight.first else {}
+        event = events.generation_event(
+            self.options.project, self.options.target, whole, flight.batch.changes,
+            sent=shipped.sent, total_ms=total, extra=extra)
+        if outcome.verdict is Verdict.COMMITTED:
+            self._live = outcome.number
+            self._base.committed(outcome.number, flight.batch.changes)
+        if outcome.serving is not None:
+            self._live = outcome.serving
+        self._history.append(event)
+        self._tell(event)
+        if outcome.verdict is Verdict.ROLLED_BACK:
+            state = State.LIVE if outcome.serving is not None else State.BROKEN
+            self._state(state, outcome.serving)
+
+    def problem(self, message: str, path: str | None, hint: str | None) -> None:
+        """Something that the user should know and that stopped nothing."""
+        event = events.problem_event(self.options.project, self.options.target, message,
+                                     path=path, hint=hint)
+        if self.view.problems.get(message) == event:
+            return
+        self.view.problems[message] = event
+        self._tell(event)
+
+    def lost(self, error: AgentError) -> None:
+        """The link broke under a generation: it is dirty and goes again on return."""
+        self._connection.report(error)
+
+    def _report_problems(self) -> None:
+        for problem in self._source.tree.problems.values():
+            self.problem(problem.message, problem.path, problem.hint or None)
+        watcher = self._source.watcher
+        for problem in (watcher.problems if watcher else {}).values():
+            self.problem(problem.message, problem.path, problem.hint or None)
+
+    # -- events -------------------------------------------------------------------------------
+
+    def _on_agent_event(self, event: Mapping[str, Any]) -> None:
+        kind = event.get("event")
+        if kind == "log":
+            self._tell(events.log_event(self.options.project, self.options.target, event))
+        elif kind == "state":
+            self._live = event.get("number") if event.get("state") == "live" else self._live
+            self.view.url = event.get("url") or self.view.url
+            self.view.pid = event.get("pid")
+            self._state(State(event["state"]), event.get("number"))
+        elif kind == "crashed":
+            self._base.crashed(event)
+        else:
+            self._tell({**event, "project": self.options.project,
+                        "target": self.options.target})
+
+    def _state(self, state: State, number: int | None) -> None:
+        error = self.view.error if state in (State.LIVE, State.BROKEN) else None
+        self._tell(events.state_event(
+            self.options.project, self.options.target, state, number,
+            url=self.view.url, pid=self.view.pid if state is State.LIVE else None, error=error))
+
+    def _tell(self, event: Mapping[str, Any]) -> None:
+        self.view.take(event)
+        self._on_event(event)
+
+    # -- verbs --------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """A project of ``status --json``."""
+        self._report_problems()
+        return {"name": self.options.project, "path": self.options.root,
+                "files": self._source.tree.files, "bytes": self._source.tree.bytes,
+                "watcher": self._source.watcher.name if self._source.watcher else None,
+                "targets": [self.view.as_json(self._source.pending)]}
+
+    def config(self) -> dict[str, Any]:
+        """The configuration that the session runs with."""
+        return dict(self._config)
+
+    def history(self, limit: int) -> list[dict[str, Any]]:
+        """The last generations, newest first."""
+        return self._history.latest(limit)
+
+    async def flush(self, timeout: float) -> dict[str, Any]:
+        """Return when every save made before now is committed or rolled back."""
+        began = self._clock.now()
+        try:
+            outcome = await asyncio.wait_for(self._pipeline.flushed(), timeout)
+        except asyncio.TimeoutError as error:
+            raise self._too_late(timeout) from error
+        newest: dict[str, Any] = {"name": self.options.target, "number": None, "verdict": None,
+                                  "serving": self._live, "error": None}
+        if outcome is not None:
+            newest |= {"number": outcome.number, "verdict": outcome.verdict.value,
+                       "error": outcome.error.as_json() if outcome.error else None}
+        return {"ms": round((self._clock.now() - began) * 1000, 3), "targets": [newest]}
+
+    def _too_late(self, timeout: float) -> LinkTimeoutError:
+        name = self.options.target
+        if self.view.state is State.OFFLINE:
+            return LinkTimeoutError(f"{name} is gone: its saves wait ({self._source.pending} "
+                                    f"paths)", hint="hyperbox status")
+        if self._source.paused:
+            return LinkTimeoutError(f"{name} is paused", hint="hyperbox resume")
+        return LinkTimeoutError(f"{name} did not finish within {timeout:g} s",
+                                hint="hyperbox status shows the phase it is in")
+
+    async def rollback(self, number: int | None) -> dict[str, Any]:
+        """Make an older generation live."""
+        result: dict[str, Any] = await self._pipeline.exclusive(lambda: self._roll_back(number))
+        return result
+
+    async def _roll_back(self, number: int | None) -> dict[str, Any]:
+        wanted = self._wanted(number)
+        began = self._clock.now()
+        body = await self._base.prepare_rollback(wanted)
+        answer = await self._connection.ask(
+            "rollback", {"number": wanted, "to": wanted, **body}, VERB_TIMEOUT)
+        outcome = Outcome.from_json(answer)
+        if outcome.verdict is not Verdict.COMMITTED:
+            failure = outcome.error or Failure("reload", "the older version did not start")
+            raise AgentError(f"#{wanted} could not be made live: {failure.message}",
+                             file=failure.path, line=failure.line, hint=failure.hint)
+        differs = await self._base.rolled_back(wanted, self._source)
+        self._live = wanted
+        total = (self._clock.now() - began) * 1000
+        event = events.generation_event(
+            self.options.project, self.options.target, outcome, (), sent=0, total_ms=total,
+            extra={"rollback": True, "differs": differs})
+        self._tell(event)
+        self._state(State.LIVE, wanted)
+        return event
+
+    def _wanted(self, number: int | None) -> int:
+        kept = self._base.kept()
+        if number is None:
+            older = [item for item in kept if self._live is not None and item < self._live]
+            if not older:
+                raise AgentError("there is no older generation to go back to",
+                                 hint="hyperbox history")
+            return max(older)
+        if number not in kept:
+            shown = ", ".join(f"#{item}" for item in sorted(kept)[-10:]) or "none"
+            raise AgentError(f"generation #{number} is not kept (kept: {shown})",
+                             hint="hyperbox history")
+        return number
+
+    async def restart(self, rung: str | None) -> dict[str, Any]:
+        """Restart the program by ``rung``, or by the cheapest."""
+        async def work() -> Mapping[str, Any]:
+            return await self._connection.ask(
+                "restart", {} if rung is None else {"rung": rung}, VERB_TIMEOUT)
+
+        began = self._clock.now()
+        outcome = Outcome.from_json(await self._pipeline.exclusive(work))
+        event = events.generation_event(
+            self.options.project, self.options.target, outcome, (), sent=0,
+            total_ms=(self._clock.now() - began) * 1000, extra={"restart": True})
+        self._tell(event)
+        return event
+
+    async def pause(self) -> dict[str, Any]:
+        """Stop taking saves until ``resume``."""
+        self._source.pause()
+        self.view.paused = True
+        return self.status()
+
+    async def resume(self) -> dict[str, Any]:
+        """Take saves again."""
+        self.view.paused = False
+        self._source.resume()
+        return self.status()
+
+    async def exec(self, request: ExecRequest) -> ByteChannel:
+        """Start a command beside the program."""
+        return await RemoteCommand.start(self._connection.link(), request)
+
+    async def feed(self, data: bytes) -> None:
+        """Bytes for the program's standard input."""
+        try:
+            await self._connection.link().call("feed", {}, data, timeout=VERB_TIMEOUT)
+        except LinkLostError:
+            return  # the program goes on without us; nobody is there to take input

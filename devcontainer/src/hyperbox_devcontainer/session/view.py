@@ -1,0 +1,58 @@
+"""What a session knows, kept from its events: pure, and read by ``status``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hyperbox_agent.core.generation import State
+
+
+@dataclass(slots=True)
+class TargetView:
+    """One target as ``status --json`` shows it."""
+
+    name: str
+    kind: str
+    mode: str
+    state: State = State.STARTING
+    number: int | None = None
+    rung: str | None = None
+    url: str | None = None
+    pid: int | None = None
+    phase: str | None = None
+    error: Mapping[str, Any] | None = None
+    notes: list[str] = field(default_factory=list)
+    problems: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By a key; what the user should know and can mend."""
+    paused: bool = False
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        """Follow one event of this target."""
+        kind = event.get("event")
+        if kind == "state":
+            self.state = State(event["state"])
+            self.number = event.get("number")
+            self.url = event.get("url") or self.url
+            self.pid = event.get("pid")
+        elif kind == "phase":
+            self.phase = event.get("phase")
+        elif kind == "generation":
+            self._ended(event)
+
+    def _ended(self, event: Mapping[str, Any]) -> None:
+        self.phase = None
+        if event["verdict"] == "committed":
+            self.rung = event["rung"]
+            self.error = None
+        elif event["verdict"] == "rolled_back":
+            self.error = {**event["error"], "number": event["number"]}
+
+    def as_json(self, pending: int) -> dict[str, Any]:
+        """An entry of ``targets`` in ``status --json``."""
+        return {"name": self.name, "kind": self.kind, "mode": self.mode,
+                "state": self.state.value, "number": self.number, "rung": self.rung,
+                "url": self.url, "pid": self.pid, "pending": pending, "paused": self.paused,
+                "phase": self.phase, "error": dict(self.error) if self.error else None,
+                "notes": list(self.notes), "problems": list(self.problems.values())}
