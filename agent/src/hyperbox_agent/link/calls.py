@@ -44,11 +44,9 @@ class Calls:
         """See ``Link.call``."""
         number = self._number()
         lane = Lane()
-        has_payload = not isinstance(payload, bytes) or bool(payload)
-        self._line.outbox.post(kinds.CALL, number, dump(
-            {"op": op, "body": dict(body), "payload": has_payload}))
+        more = self._line.begin(kinds.CALL, number, {"op": op, "body": dict(body)}, payload)
         self._lanes[number] = lane
-        if has_payload:
+        if more:
             lane.outlet = self._line.outlet(number)
             lane.task = self._line.spawn(send_payload(lane.outlet, payload))
         return await self._answer(number, op, timeout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from hyperbox_agent.core.clock import Clock
@@ -19,7 +19,7 @@ from hyperbox_agent.link.hello import Hello, HelloScanner, check_peer, not_ours,
 from hyperbox_agent.link.line import Lane, Limits, Line
 from hyperbox_agent.link.outbox import Outbox
 from hyperbox_agent.link.serving import ChannelHandler, Handler, Reply, Request, Serving
-from hyperbox_agent.link.stream import READ_SIZE, ByteStream
+from hyperbox_agent.link.stream import READ_SIZE, ByteStream, DirectStream
 from hyperbox_agent.link.timers import within
 
 FIRST_NUMBER = {"session": 1, "agent": 2}
@@ -54,6 +54,7 @@ class Link:
         self._serving = Serving(self._line, FIRST_NUMBER[OTHER[role]])
         self._notice_handlers: dict[str, NoticeHandler] = {}
         self._closed: asyncio.Future[AgentError] = asyncio.get_running_loop().create_future()
+        self._decoder = FrameDecoder()
         self._heard = 0.0
         self._pings: dict[bytes, asyncio.Future[None]] = {}
         self._pinged = 0
@@ -92,7 +93,12 @@ class Link:
         self.peer = theirs
         self._line.peer_window = theirs.window
         self._heard = self._clock.now()
-        self._line.spawn(self._read(frames, decoder))
+        self._decoder = decoder
+        self._take_all(frames)
+        if isinstance(self._stream, DirectStream):
+            self._stream.push(self._received, self._ended)
+        else:
+            self._line.spawn(self._read())
         self._line.spawn(self._watch())
         return dict(theirs.facts)
 
@@ -213,6 +219,7 @@ class Link:
         for task in self._line.tasks - {asyncio.current_task()}:
             task.cancel()
         self._closed.set_result(error)
+        self._line.spawn(self._stream.close())
 
     def _check(self) -> None:
         if self.lost is not None:
@@ -237,7 +244,6 @@ class Link:
             if silent >= limits.dead:
                 self._lose(LinkLostError(
                     f"no sign of life from the {OTHER[self.role]} for {silent:.0f} s"))
-                await self._stream.close()
                 return
             if silent >= limits.ping / 2:
                 self._ping()
@@ -250,25 +256,38 @@ class Link:
 
     # -- reading ------------------------------------------------------------------------------
 
-    async def _read(self, frames: list[Frame], decoder: FrameDecoder) -> None:
+    async def _read(self) -> None:
         try:
-            while True:
-                for frame in frames:
-                    self._take(frame)
-                data = await self._stream.read(READ_SIZE)
-                if not data:
-                    raise self._ended(decoder.pending)
-                self._heard = self._clock.now()
-                frames = decoder.feed(data)
+            while data := await self._stream.read(READ_SIZE):
+                self._received(data)
+        except LinkLostError as error:
+            self._ended(error)
+        else:
+            self._ended(None)
+
+    def _received(self, data: bytes) -> None:
+        self._heard = self._clock.now()
+        try:
+            frames = self._decoder.feed(data)
+        except AgentError as error:
+            self._lose(error)
+        else:
+            self._take_all(frames)
+
+    def _take_all(self, frames: Sequence[Frame]) -> None:
+        try:
+            for frame in frames:
+                self._take(frame)
         except AgentError as error:
             self._lose(error)
         except Exception as error:  # noqa: BLE001 - a fault here must end the link, not freeze it
             self._lose(fault(error))
-        await self._stream.close()
 
-    def _ended(self, pending: int) -> LinkLostError:
+    def _ended(self, broken: LinkLostError | None) -> None:
+        pending = self._decoder.pending
         cut = f" in the middle of a frame, {pending} bytes of it had come" if pending else ""
-        return LinkLostError(f"the {OTHER[self.role]} is gone{cut}")
+        why = f": {broken.message}" if broken is not None else ""
+        self._lose(LinkLostError(f"the {OTHER[self.role]} is gone{cut}{why}"))
 
     def _take(self, frame: Frame) -> None:
         handler = self._dispatch.get(frame.kind)

@@ -9,6 +9,8 @@ from typing import Any
 from hyperbox_agent.errors import ProtocolError
 
 _ABSENT: Any = object()
+_COMPACT = json.JSONEncoder(separators=(",", ":"))
+"""Made once: ``json.dumps`` with arguments makes an encoder for each call."""
 
 
 class Fields:
@@ -100,7 +102,7 @@ class Fields:
 def load_object(raw: bytes | memoryview, what: str) -> dict[str, Any]:
     """A JSON object out of bytes. Raises ProtocolError."""
     try:
-        data = json.loads(bytes(raw))
+        data = json.loads(str(raw, "utf-8"))
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"{what}: not JSON: {error}") from error
     if not isinstance(data, dict):
@@ -110,7 +112,7 @@ def load_object(raw: bytes | memoryview, what: str) -> dict[str, Any]:
 
 def dump(data: object) -> bytes:
     """JSON as ASCII: path bytes that are not UTF-8 survive as escaped surrogates."""
-    return json.dumps(data, separators=(",", ":")).encode("ascii")
+    return _COMPACT.encode(data).encode("ascii")
 
 
 def _kind(value: object) -> str:

@@ -13,13 +13,18 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from hyperbox_agent.core.frames import MAX_PAYLOAD
+from hyperbox_agent.core.frames import MAX_PAYLOAD, encode
 from hyperbox_agent.errors import AgentError, ProtocolError
 from hyperbox_agent.link import kinds
 
 U64 = struct.Struct(">Q")
 NOTES = 256
 """Notes that may wait unread on a channel."""
+
+
+def whole(channel: int, data: bytes) -> bytes:
+    """The frames of a payload that fits one of them and the window of its channel."""
+    return encode(kinds.DATA, channel, data) + encode(kinds.END, channel, U64.pack(len(data)))
 
 
 class Port(Protocol):

@@ -12,8 +12,12 @@ from hyperbox_agent.errors import AgentError, LinkLostError
 from hyperbox_agent.link import kinds
 from hyperbox_agent.link.channel import Channel
 from hyperbox_agent.link.crossing import encode_error
-from hyperbox_agent.link.flow import U64, Inlet, Outlet
+from hyperbox_agent.link.fields import dump
+from hyperbox_agent.link.flow import U64, Inlet, Outlet, whole
 from hyperbox_agent.link.outbox import Outbox
+
+SMALL = 64 * 1024
+"""Bytes of a payload that may go past other channels' data, together with its head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,20 @@ class Line:
         task.add_done_callback(self.tasks.discard)
         return task
 
+    def begin(self, kind: int, number: int, body: dict[str, Any],
+              payload: bytes | AsyncIterable[bytes]) -> bool:
+        """Send the head of a call or a reply; True where its payload is still to be sent.
+
+        A small payload goes out with its head: one write and one wake-up of the peer for a save.
+        """
+        if not isinstance(payload, bytes):
+            self.outbox.post(kind, number, dump({**body, "payload": True}))
+            return True
+        small = 0 < len(payload) <= min(SMALL, self.peer_window)
+        self.outbox.post(kind, number, dump({**body, "payload": bool(payload)}),
+                         behind=whole(number, payload) if small else b"")
+        return bool(payload) and not small
+
     def inlet(self, number: int) -> Inlet:
         """A receiving half for ``number``."""
         return Inlet(self.limits.window,
@@ -88,7 +106,7 @@ async def send_payload(outlet: Outlet, payload: bytes | AsyncIterable[bytes]) ->
     """All of ``payload``, then its end; an abort where its source fails. Never raises for what the
     source or the link does: the reader is told, and the link tells its own."""
     try:
-        if isinstance(payload, (bytes, bytearray, memoryview)):
+        if isinstance(payload, bytes):
             await outlet.send(payload)
         else:
             async for piece in payload:

@@ -34,12 +34,15 @@ class Outbox:
         self._waiters: list[asyncio.Future[None]] = []
         self._failed: AgentError | None = None
 
-    def post(self, kind: int, channel: int, body: bytes = b"") -> None:
-        """Queue a control frame. Never waits. Raises ProtocolError for a body over the limit."""
+    def post(self, kind: int, channel: int, body: bytes = b"", *, behind: bytes = b"") -> None:
+        """Queue a control frame, and whole frames that go out ``behind`` it in the same write.
+
+        Never waits. Raises ProtocolError for a body over the limit.
+        """
         if len(body) > MAX_PAYLOAD:
             raise ProtocolError(f"a message of {len(body)} bytes; the limit is {MAX_PAYLOAD}",
                                 hint="what is longer goes as a payload")
-        frame = encode(kind, channel, body)
+        frame = encode(kind, channel, body) + behind
         if self._failed is not None:
             return  # the owner knows already: everything that waits for an answer was told
         left = self._at_once(frame)

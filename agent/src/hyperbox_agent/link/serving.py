@@ -119,10 +119,7 @@ class Serving:
         try:
             done = await handler(request)
             reply = done if isinstance(done, Reply) else Reply(done or {})
-            has_payload = not isinstance(reply.payload, bytes) or bool(reply.payload)
-            self._line.outbox.post(kinds.REPLY, number, dump(
-                {"body": dict(reply.body), "payload": has_payload}))
-            if has_payload:
+            if self._line.begin(kinds.REPLY, number, {"body": dict(reply.body)}, reply.payload):
                 lane.outlet = self._line.outlet(number)
                 await send_payload(lane.outlet, reply.payload)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises reaches the caller
