@@ -197,10 +197,13 @@ class _Connection:
             await self._send(answer)
 
     async def _follow(self, number: Any, args: Mapping[str, Any]) -> None:
-        """``events``: from a position or the last ``tail`` of ``words``; ``follow`` goes on."""
+        """``events``: those of ``words``, from ``since`` or the last ``tail``; ``follow`` goes on.
+
+        ``of``: the words that ``tail`` counts, where they are not all of ``words``.
+        """
         ring = self._server.ring
         words = frozenset(str(word) for word in args.get("words") or ())
-        position = self._position(args, words)
+        position = self._position(args, frozenset(args.get("of") or words))
         await self._send({"id": number, "ok": True, "result": {"seq": position}})
         while True:
             read = ring.read(position)
@@ -213,14 +216,14 @@ class _Connection:
                 return
             await ring.wait(position)
 
-    def _position(self, args: Mapping[str, Any], words: frozenset[str]) -> int:
+    def _position(self, args: Mapping[str, Any], counted: frozenset[str]) -> int:
         since = args.get("since")
         if isinstance(since, dict) and isinstance(since.get("seq"), int):
             # A position of an earlier session means nothing here: all that is kept is new.
             return min(since["seq"], self._server.ring.last) \
                 if since.get("epoch") == self._server.greeting["epoch"] else 0
         tail = args.get("tail")
-        return self._server.ring.tail(tail, words) if isinstance(tail, int) \
+        return self._server.ring.tail(tail, counted) if isinstance(tail, int) \
             else self._server.ring.last
 
     async def _send_events(self, number: Any, events: list[Any], lost: int,

@@ -1,6 +1,13 @@
 """What the verbs need of a session. ``session/`` provides it; tests bring a double.
 
-All calls are made on the event loop. Results are plain JSON objects, so that they can cross the
+``session/`` gives two functions as well::
+
+    async def open_session(config: Config, *, on_event, clock) -> Session
+        # Events come from its first moment on. Where it raises or is cancelled nothing is left.
+    def down(project: Project, *, timeout: float) -> bool
+        # Blocking, without a session: end what a lost one left; whether there was anything.
+
+All calls of a session are made on the event loop. Results are plain JSON objects, so that they can cross the
 socket as they are. Errors are typed (``AgentError``, ``WorkstationError``) and cross it too.
 """
 
@@ -99,6 +106,17 @@ class SessionLike(Protocol):
 
     async def exec(self, request: ExecRequest) -> ByteChannel:
         """Start a command beside the program."""
+        ...
+
+    async def feed(self, data: bytes) -> None:
+        """Bytes for the program's standard input (``[app] stdin``); empty: its end."""
+        ...
+
+    async def wait(self) -> None:
+        """Return when the session has ended by itself; raises the error that ended it.
+
+        Cancelling this changes nothing.
+        """
         ...
 
     async def stop(self, *, fast: bool = False) -> None:

@@ -1,0 +1,1 @@
+"""The ``hyperbox`` command: verbs in plain text and JSON. See README.md."""

@@ -1,0 +1,1 @@
+"""Pure functions from events and plain values to rows and words. No I/O, no terminal."""
