@@ -1,0 +1,146 @@
+"""One try at a version: started by the rung that was chosen, or the next one up, and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from hyperbox_agent.core.clock import Clock
+from hyperbox_agent.core.generation import Failure
+from hyperbox_agent.errors import ProgramError
+from hyperbox_agent.supervise import procfs
+from hyperbox_agent.supervise.config import AppConfig
+from hyperbox_agent.supervise.health import Rules, Verdict, check
+from hyperbox_agent.supervise.instance import Instance
+from hyperbox_agent.supervise.limits import first_of
+from hyperbox_agent.supervise.starter import Starter
+from hyperbox_agent.supervise.warm import Spare, Warm
+from hyperbox_langpacks.base import Rung
+
+_DEAF = 0.25
+"""Seconds in which a child that was let go must have read what it is to become."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What came of it. ``instance`` runs, healthy or not; it is the caller's to end."""
+
+    rung: Rung
+    why: str
+    instance: Instance | None = None
+    verdict: Verdict = field(default_factory=Verdict)
+    ms: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether it may take traffic."""
+        return self.instance is not None and self.verdict.failure is None
+
+
+class Attempts:
+    """Makes them. ``started`` hears of each instance as soon as it exists, ``dispose`` ends one."""
+
+    def __init__(self, config: AppConfig, starter: Starter, warm: Warm, clock: Clock,
+                 started: Callable[[Instance], None],
+                 dispose: Callable[[Instance], None]) -> None:
+        self._config = config
+        self._starter = starter
+        self._warm = warm
+        self._clock = clock
+        self._started = started
+        self._dispose = dispose
+        self.serial = 0
+        """The last one that was given."""
+
+    async def make(self, number: int, rung: Rung, why: str, root: str,
+                   baseline: int | None) -> Attempt:
+        """Start and check. Raises nothing but cancellation, after which nothing is left running."""
+        attempt = Attempt(rung, why)
+        if rung <= Rung.WARM:
+            attempt = await self._try_warm(number, root, why, baseline)
+            if attempt.instance is not None:
+                return attempt
+        return await self._check_cold(attempt, number, root, baseline)
+
+    async def _try_warm(self, number: int, root: str, why: str, baseline: int | None) -> Attempt:
+        """A warm attempt; without an instance where it has to be cold, ``why`` says the reason."""
+        spare, missing = self._warm.take()
+        if spare is None:
+            return Attempt(Rung.COLD, f"{why}; cold: {missing}")
+        attempt = Attempt(Rung.WARM, why)
+        began = self._clock.now()
+        try:
+            attempt.instance = self._starter.warm(self._next(), number, root, spare)
+        except ProgramError as error:
+            return self._not_started(attempt, error)
+        if attempt.instance is None:
+            return Attempt(Rung.COLD, f"{why}; cold: the child that was forked ahead has died")
+        self._started(attempt.instance)
+        if await self._is_deaf(spare, attempt.instance):
+            self._dispose(attempt.instance)
+            return Attempt(Rung.COLD, f"{why}; cold: the child that was forked ahead is stuck")
+        await self._check(attempt, attempt.instance, began, baseline)
+        if attempt.verdict.signal in CRASHES:
+            # A library that does not survive a fork: a new interpreter may do better.
+            self._dispose(attempt.instance)
+            failure = attempt.verdict.failure
+            return Attempt(Rung.COLD, f"{why}; cold: the fork was "
+                                      f"{failure.message if failure else 'lost'}")
+        return attempt
+
+    async def _check_cold(self, attempt: Attempt, number: int, root: str,
+                          baseline: int | None) -> Attempt:
+        began = self._clock.now()
+        attempt.rung = max(attempt.rung, Rung.COLD)
+        try:
+            attempt.instance = self._starter.cold(self._next(), number, root)
+        except ProgramError as error:
+            return self._not_started(attempt, error)
+        self._started(attempt.instance)
+        await self._check(attempt, attempt.instance, began, baseline)
+        return attempt
+
+    async def _check(self, attempt: Attempt, instance: Instance, began: float,
+                     baseline: int | None) -> None:
+        config, clock = self._config, self._clock
+        rules = Rules(config.port, config.health, config.ready is not None, config.ready_after,
+                      config.start_timeout, baseline)
+        listening = began
+
+        def note(_: object) -> None:
+            nonlocal listening
+            listening = clock.now()
+
+        instance.backend.add_done_callback(note)
+        try:
+            attempt.verdict = await check(instance, rules, clock, procfs.oom_kills())
+        except BaseException:
+            self._dispose(instance)
+            raise
+        finally:
+            instance.backend.remove_done_callback(note)
+        attempt.ms = {"reload": (listening - began) * 1000,
+                      "health": (clock.now() - listening) * 1000}
+
+    async def _is_deaf(self, spare: Spare, instance: Instance) -> bool:
+        deadline = self._clock.now() + _DEAF
+        while spare.is_deaf() and self._clock.now() < deadline:
+            # Woken by the program's own report, which on the usual path comes first.
+            if await first_of(self._clock, 0.01, instance.backend, instance.child.wait()):
+                break
+        deaf = spare.is_deaf() and instance.child.exit is None
+        spare.release()
+        return deaf
+
+    def _not_started(self, attempt: Attempt, error: ProgramError) -> Attempt:
+        attempt.verdict = Verdict(Failure("reload", error.message, error.file, error.line,
+                                          error.hint))
+        return attempt
+
+    def _next(self) -> int:
+        self.serial += 1
+        return self.serial
+
+
+CRASHES = frozenset({4, 6, 7, 8, 11})
+"""SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGSEGV."""
