@@ -11,12 +11,12 @@ holds at most one read (64 KiB) in each direction beside the head that it is col
 
 from __future__ import annotations
 
-import errno
 import socket
-from enum import Enum
 from typing import TYPE_CHECKING
 
 from hyperbox_agent.core.http1 import RequestTracker, ResponseTracker
+from hyperbox_agent.supervise.holder_connect import Connected, open_connection
+from hyperbox_agent.supervise.holder_end import End
 from hyperbox_agent.supervise.holder_instances import STREAM_AFTER, Instance
 from hyperbox_agent.supervise.holder_loop import IN, OUT
 
@@ -28,6 +28,7 @@ READ = 64 * 1024
 INBOX_LIMIT = 64 * 1024
 """What is read ahead of a client whose message waits or whose last message is not answered yet."""
 REPLAY_LIMIT = 64 * 1024
+"""A request up to this size can be sent again where the instance never read it."""
 LINGER = 2.0
 """How long (s) a client that is still sending is read after the last byte to it; closing at once
 would reset the connection and could destroy the answer on its way."""
@@ -36,66 +37,48 @@ would reset the connection and could destroy the answer on its way."""
 HEAD, WAITING, CONNECTING, TALKING, OPAQUE, CLOSING, CLOSED = range(7)
 
 
-class Connected(Enum):
-    """How an attempt to reach an instance went."""
-
-    YES = "yes"
-    PENDING = "pending"
-    REFUSED = "refused"
-    EXHAUSTED = "exhausted"
-
-
-_SPENT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
-
-
 class Conversation:
     """See the module. Made by the relay for each accepted connection; ends by itself."""
 
     __slots__ = (
-        "_backend_bits", "_backend_eof", "_client_bits", "_client_eof", "_held", "_linger",
-        "_local_port", "_replay", "_retried", "_reused", "_shut", "_to_backend", "_to_client",
-        "address", "backend", "client", "inbox", "instance", "patience", "relay", "request",
-        "response", "since", "state", "unsent", "waited_bytes", "waiting_since",
+        "_held", "_linger", "_local_port", "_relay", "_replay", "_response", "_retried", "_reused",
+        "address", "backend", "client", "inbox", "instance", "parked", "patience", "request",
+        "since", "state", "unsent", "waited_bytes", "waiting_since",
     )
 
-    def __init__(self, relay: Relay, client: socket.socket,
-                 address: tuple[str, int, int]) -> None:
-        self.relay = relay
-        self.client = client
+    def __init__(self, relay: Relay, sock: socket.socket, address: tuple[str, int, int]) -> None:
+        self._relay = relay
         self.address = address
         self.state = HEAD
         self.request = RequestTracker()
-        self.response = ResponseTracker()
+        self._response = ResponseTracker()
         self.inbox = b""
         """Client bytes that are not part of a message on its way: a partial head, or the next."""
         self.unsent = b""
         """The bytes of a message that is to begin."""
-        self.backend: socket.socket | None = None
+        self.client = End(relay.loop, sock, self.on_client)
+        self.backend: End | None = None
         self.instance: Instance | None = None
         self.since = 0.0
+        """When the message on its way began."""
         self.waiting_since = 0.0
         self.waited_bytes = 0
         self.patience: Timer | None = None
+        self.parked = False
+        """Not read, because all that wait hold too much together."""
         self._held = b""
         """The part of an answer's head that has come."""
         self._replay: bytes | None = None
         """All that was passed of the request, while it can be sent again."""
         self._retried = False
         self._reused = False
-        self._to_client = b""
-        self._to_backend = b""
-        self._client_eof = False
-        self._backend_eof = False
-        self._shut = False
         self._local_port = 0
         self._linger: Timer | None = None
-        self._client_bits = IN
-        self._backend_bits = 0
-        relay.loop.watch(client.fileno(), IN, self.on_client)
+        self.client.watch(IN)
 
     def is_stream(self, now: float) -> bool:
         """Whether nobody should wait for this exchange to end."""
-        if self.state == OPAQUE or self.response.events:
+        if self.state == OPAQUE or self._response.events:
             return True
         return now - self.since > STREAM_AFTER
 
@@ -103,20 +86,21 @@ class Conversation:
 
     def on_client(self, bits: int) -> None:
         """The client's connection is ready."""
-        if bits & OUT and self._to_client:
+        if bits & OUT and self.client.pending:
             self._flush_client()
         if bits & ~OUT and self.state != CLOSED:
             self._read_client()
 
     def _read_client(self) -> None:
-        if not self._client_bits & IN:
+        client = self.client
+        if not client.reading:
             return
-        if self.state == HEAD and self.relay.is_full():
-            self.relay.park(self)
-            self._watch_client()
+        if self._relay.full and self.state == HEAD:
+            self._relay.park(self)
+            self.watch_client()
             return
         try:
-            data = self.client.recv(READ)
+            data = client.sock.recv(READ)
         except BlockingIOError:
             return
         except OSError:
@@ -138,21 +122,23 @@ class Conversation:
         elif state != CLOSING:
             self.inbox += data
             if state == WAITING:
-                self.relay.count_waiting(self)
-            self._watch_client()
+                self._relay.count_waiting(self)
+            self.watch_client()
 
     def _next_message(self, data: bytes) -> None:
         """Begin a message with ``data`` if its head is complete, else keep it."""
         taken = self.request.feed(data)
         if taken == 0:
             self.inbox = data
-            if self._client_eof:
-                self.close()
+            if self.client.eof:
+                self.finish()
             return
-        self.unsent = data if taken == len(data) else data[:taken]
-        self.inbox = b"" if taken == len(data) else data[taken:]
+        if taken == len(data):
+            self.unsent, self.inbox = data, b""
+        else:
+            self.unsent, self.inbox = data[:taken], data[taken:]
         self._retried = False
-        self.relay.admit(self)
+        self._relay.admit(self)
 
     def _pass_request(self, data: bytes) -> None:
         taken = self.request.feed(data)
@@ -165,141 +151,121 @@ class Conversation:
             whole = self._replay + data
             self._replay = whole if len(whole) <= REPLAY_LIMIT else None
         self._push_backend(data)
-        if self.request.done and self.response.done and self.state == TALKING:
+        if self.request.done and self._response.done and self.state == TALKING:
             self._finish_exchange()
 
     def _client_ended(self) -> None:
         """End of the client's stream: pass it on, as a direct connection would."""
-        self._client_eof = True
+        self.client.eof = True
         if self.state in (TALKING, OPAQUE):
-            self._watch_client()
+            self.watch_client()
             self._pass_end()
         else:
-            self.close()
+            self.finish()
 
     def _pass_end(self) -> None:
-        if self.backend is None or self._to_backend or self.inbox or self._shut:
+        backend = self.backend
+        if backend is None or backend.pending or backend.shut or self.inbox:
             return
-        self._shut = True
-        try:
-            self.backend.shutdown(socket.SHUT_WR)
-        except OSError:
+        if not backend.shut_down():
             self._backend_lost(unread=True)
-            return
-        if self._backend_eof:
+        elif backend.eof:
             self.close()
 
-    # -- the instance's side ----------------------------------------------------------------
+    # -- beginning a message ------------------------------------------------------------------
 
     def connect(self, instance: Instance) -> Connected:
         """Open a connection to ``instance`` and send the message's first bytes."""
-        host = instance.address[0]
-        try:
-            sock = socket.socket(
-                socket.AF_INET6 if ":" in host else socket.AF_INET,
-                socket.SOCK_STREAM | socket.SOCK_NONBLOCK,
-            )
-        except OSError:
-            return Connected.EXHAUSTED
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._local_port = self.relay.name_peer(sock, host, self.address)
-        self.backend = sock
+        sock, self._local_port = open_connection(instance.address, self._relay.peers, self.address)
+        if isinstance(sock, Connected):
+            return sock
+        self.backend = End(self._relay.loop, sock, self.on_backend)
         self.instance = instance
         self._reused = False
-        error = sock.connect_ex(instance.address)
-        if error in (0, errno.EINPROGRESS):
-            return self._first_send(sock)
-        self.drop_backend()
-        return Connected.EXHAUSTED if error in _SPENT else Connected.REFUSED
+        return self._first_send(self.backend)
 
-    def _first_send(self, sock: socket.socket) -> Connected:
+    def _first_send(self, backend: End) -> Connected:
         # On loopback the handshake is over when connect returns: sending at once saves a turn.
         try:
-            sent = sock.send(self.unsent)
+            sent = backend.sock.send(self.unsent)
         except BlockingIOError:
-            self._set_backend_bits(OUT)
+            backend.await_room()
             self.state = CONNECTING
             return Connected.PENDING
         except OSError:
             self.drop_backend()
             return Connected.REFUSED
-        self._begin(sent)
+        self._begin(backend, sent)
         return Connected.YES
 
     def use_kept(self) -> bool:
         """Send the message on the connection that is kept. False: it is gone."""
-        sock, instance = self.backend, self.instance
-        if sock is None or instance is None:
+        backend, instance = self.backend, self.instance
+        if backend is None or instance is None:
             return False
         instance.idle.discard(self)
         try:
-            sent = sock.send(self.unsent)
+            sent = backend.sock.send(self.unsent)
         except BlockingIOError:
             sent = 0
         except OSError:
             self.drop_backend()
             return False
         self._reused = True
-        self._begin(sent)
+        self._begin(backend, sent)
         return True
 
-    def _begin(self, sent: int) -> None:
-        instance = self.instance
-        assert instance is not None
-        data = self.unsent
-        self.unsent = b""
-        self.relay.began(self, instance)
-        self.state = OPAQUE if self.request.opaque else TALKING
-        self.response.begin(self.request.method)
+    def _begin(self, backend: End, sent: int) -> None:
+        data, self.unsent = self.unsent, b""
+        request = self.request
+        self._relay.began(self)
+        self.state = OPAQUE if request.opaque else TALKING
+        self._response.begin(request.method)
         self._replay = data if len(data) <= REPLAY_LIMIT else None
-        self._to_backend = b"" if sent == len(data) else data[sent:]
-        self._watch_backend()
-        if self._to_backend:
-            self._watch_client()
-        if self.inbox and self.state != CLOSED and not self.request.done:
+        if sent != len(data):
+            backend.pending = data[sent:]
+        backend.watch(0 if self.client.pending else IN)
+        if self.inbox and not request.done:
             inbox, self.inbox = self.inbox, b""
             self._take(inbox)
-        if self._client_eof:
+        if self.client.eof:
             self._pass_end()
-        elif not self._client_bits:
-            self._watch_client()
+        if not self.client.reading or backend.pending:
+            self.watch_client()
 
     def on_backend(self, bits: int) -> None:
         """The instance's connection is ready."""
         if self.state == CONNECTING:
             self._connected()
             return
-        if bits & OUT and self._to_backend:
-            self._flush_backend()
+        if bits & OUT and self.backend is not None and self.backend.pending:
+            self._flush_backend(self.backend)
         if bits & ~OUT and self.backend is not None:
-            self._read_backend()
+            self._read_backend(self.backend)
 
     def _connected(self) -> None:
-        sock = self.backend
-        assert sock is not None
-        self.relay.settled(self)
-        if self._first_send(sock) is not Connected.YES:
-            if self.backend is not None:
-                self.drop_backend()
-            self.relay.refused(self)
+        """The handshake is over. The instance may have been replaced meanwhile."""
+        backend = self.backend
+        assert backend is not None
+        self._relay.settled(self)
+        if not self._relay.may_begin(self) or self._first_send(backend) is not Connected.YES:
+            self.drop_backend()
+            self._relay.wait_first(self)
 
-    def give_up_connecting(self) -> None:
-        """No answer to the handshake: the instance's queue is full."""
-        self.drop_backend()
+    # -- the instance's side ----------------------------------------------------------------
 
-    def _read_backend(self) -> None:
-        sock = self.backend
-        if sock is None or not self._backend_bits & IN:
+    def _read_backend(self, backend: End) -> None:
+        if not backend.reading:
             return
         try:
-            data = sock.recv(READ)
+            data = backend.sock.recv(READ)
         except BlockingIOError:
             return
         except OSError:
             self._backend_lost(unread=True)
             return
         if not data:
-            self._backend_ended(sock)
+            self._backend_ended(backend)
         elif self.state == TALKING:
             self._pass_response(data)
         elif self.state == OPAQUE:
@@ -310,57 +276,57 @@ class Conversation:
 
     def _pass_response(self, data: bytes) -> None:
         if self._held:
-            data = self._held + data
-            self._held = b""
-        response = self.response
+            data, self._held = self._held + data, b""
+        response = self._response
         if response.done:
             # An answer to bytes that we still take for the request's body: we lost count.
             self._become_opaque()
             self._push_client(data)
             return
         taken = response.feed(data)
-        if taken < len(data) and not response.done:
-            self._held = data[taken:]
         if taken:
             self._replay = None
             self._push_client(data if taken == len(data) else data[:taken])
-        if self.state != TALKING:
+            if self.state != TALKING:
+                return
+        if response.done:
+            self._answered(whole=taken == len(data))
             return
+        if taken < len(data):
+            self._held = data[taken:]
         if response.opaque:
             self._become_opaque()
             self._release_inbox()
-        elif response.done:
-            self._answered(whole=taken == len(data))
 
     def _answered(self, *, whole: bool) -> None:
         """The answer is complete. ``whole``: nothing came behind it."""
-        if self.request.done:
+        if self.request.done or not self._response.keep:
             self._finish_exchange(reusable=whole)
-        elif not self.response.keep:
-            self._finish_exchange(reusable=False)
         elif self.request.expects:
             # The client may send the body that was not asked for, or not: no boundary to follow.
             self._become_opaque()
 
     def _finish_exchange(self, *, reusable: bool = True) -> None:
-        instance = self.instance
+        instance, backend, client = self.instance, self.backend, self.client
         assert instance is not None
-        self.relay.ended(self, instance)
-        keep = self.request.keep and self.response.keep and self.request.done
-        if not (keep and reusable and instance is self.relay.live and not self._shut):
-            self.drop_backend()
-        else:
+        assert backend is not None
+        request = self.request
+        self._relay.ended(self, instance)
+        keep = request.done and request.keep and self._response.keep
+        if keep and reusable and instance is self._relay.live and not backend.shut:
             instance.idle.add(self)
-        if not keep or (self._client_eof and not self.inbox):
+        else:
+            self.drop_backend()
+        if not keep or (client.eof and not self.inbox):
             self.finish()
             return
         self.state = HEAD
-        self.request.next()
+        request.next()
         if self.inbox:
             inbox, self.inbox = self.inbox, b""
             self._next_message(inbox)
-        if self.state == HEAD and not self._client_bits & IN:
-            self._watch_client()
+        if self.state == HEAD and not client.reading:
+            self.watch_client()
 
     def _become_opaque(self) -> None:
         self.state = OPAQUE
@@ -371,65 +337,57 @@ class Conversation:
             inbox, self.inbox = self.inbox, b""
             self._push_backend(inbox)
         if self.state == OPAQUE:
-            self._watch_client()
-            if self._client_eof:
+            self.watch_client()
+            if self.client.eof:
                 self._pass_end()
 
-    def _backend_ended(self, sock: socket.socket) -> None:
+    def _backend_ended(self, backend: End) -> None:
         """The instance closed its side in order."""
-        if self.state == TALKING and self.response.until_close and not self.response.done:
+        if self.state == TALKING and self._response.until_close and not self._response.done:
             self._finish_exchange(reusable=False)
         elif self.state == OPAQUE:
-            self._backend_eof = True
-            self._watch_backend()
-            self._end_client()
+            backend.eof = True
+            backend.watch(0)
+            if not self.client.pending:
+                self._end_client()
         else:
-            # A reset that came behind the end says that our bytes were never read.
-            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            self._backend_lost(unread=error != 0)
+            self._backend_lost(unread=backend.reset_seen())
 
     def _end_client(self) -> None:
-        """Pass the end of the instance's stream on, once everything before it is."""
-        if self._to_client:
-            return
-        if self._client_eof:
-            self.close()
-            return
-        try:
-            self.client.shutdown(socket.SHUT_WR)
-        except OSError:
+        """Pass the end of the instance's stream on: everything before it has been."""
+        if self.client.eof or not self.client.shut_down():
             self.close()
 
     def _backend_lost(self, *, unread: bool) -> None:
         """The connection ended where it should not. ``unread``: no byte of ours was read."""
-        state, instance = self.state, self.instance
+        state, instance, replay = self.state, self.instance, self._replay
         if state not in (TALKING, OPAQUE) or instance is None:
             self.drop_backend()
             return
-        replay = self._replay
+        untouched, held = state == TALKING and self._response.status == 0, self._held
         again = unread or (self._reused and self.request.idempotent)
-        untouched = state == TALKING and not self._held and self.response.status == 0
-        self.relay.ended(self, instance)
+        self._relay.ended(self, instance)
         self.drop_backend()
-        if untouched and replay is not None and again and not self._retried:
+        if untouched and not held and replay is not None and again and not self._retried:
             self._retried = True
             self.unsent = replay
-            self._to_backend = b""
-            self.relay.admit(self)
+            self._relay.admit(self)
             return
-        instance.failed += state == TALKING and not self.response.done
-        if untouched:
+        if state == TALKING and not self._response.done:
+            instance.failed += 1
+        if untouched and not held:
             self.fail(502, "The program closed the connection before it answered.")
-        else:
-            self._push_client(self._held)
-            self.finish()
+            return
+        if held:
+            self._push_client(held)
+        self.finish()
 
     def cut(self) -> None:
         """End this exchange now, so that the client connects again."""
         instance = self.instance
-        untouched = self.state == TALKING and self.response.status == 0
+        untouched = self.state == TALKING and self._response.status == 0
         if instance is not None:
-            self.relay.ended(self, instance)
+            self._relay.ended(self, instance)
         self.drop_backend()
         if untouched:
             self.fail(503, "The version that was working on this request was replaced.")
@@ -438,113 +396,88 @@ class Conversation:
 
     def drop_backend(self) -> None:
         """Close the connection to the instance, if there is one."""
-        sock, instance = self.backend, self.instance
-        if sock is None or instance is None:
+        backend, instance = self.backend, self.instance
+        if backend is None or instance is None:
             return
-        self._set_backend_bits(0)
-        self.relay.peers.drop(self._local_port)
-        sock.close()
+        self._relay.peers.drop(self._local_port)
+        backend.close()
         self.backend = self.instance = None
         instance.idle.discard(self)
-        self._to_backend = self._held = b""
+        self._held = b""
         self._replay = None
-        self._shut = self._backend_eof = False
 
-    # -- sending ------------------------------------------------------------------------------
+    # -- passing bytes ------------------------------------------------------------------------
 
     def _push_backend(self, data: bytes) -> None:
-        if self._to_backend:
-            self._to_backend += data
+        backend = self.backend
+        if backend is None:
             return
-        sock = self.backend
-        if sock is None:
-            return
-        try:
-            sent = sock.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self._backend_deaf()
-            return
-        if sent < len(data):
-            self._to_backend = data[sent:]
-            self._watch_backend()
-            self._watch_client()
+        if not backend.send(data):
+            self._backend_deaf(backend)
+        elif backend.pending:
+            self.watch_client()
 
-    def _backend_deaf(self) -> None:
-        """It takes no more bytes; what it said before may still be there to read."""
-        self._to_backend = b""
-        if self.state == TALKING and not self.request.done:
-            self.request.keep = False
-        self._watch_backend()
-        if not self._backend_bits & IN:
-            return
-        self._read_backend()
-
-    def _flush_backend(self) -> None:
-        sock = self.backend
-        assert sock is not None
-        try:
-            self._to_backend = self._to_backend[sock.send(self._to_backend):]
-        except BlockingIOError:
-            return
-        except OSError:
-            self._backend_deaf()
-            return
-        if not self._to_backend:
-            self._watch_backend()
-            self._watch_client()
-            if self._client_eof:
+    def _flush_backend(self, backend: End) -> None:
+        if not backend.flush():
+            self._backend_deaf(backend)
+        elif not backend.pending:
+            backend.watch(IN if backend.reading else 0)
+            self.watch_client()
+            if self.client.eof:
                 self._pass_end()
+
+    def _backend_deaf(self, backend: End) -> None:
+        """It takes no more bytes; what it said before may still be there to read."""
+        backend.pending = b""
+        backend.watch(IN if backend.reading else 0)
+        self.watch_client()
+        self._read_backend(backend)
 
     def _push_client(self, data: bytes) -> None:
         if self.instance is not None:
             self.instance.bytes += len(data)
-        if self._to_client:
-            self._to_client += data
-            return
-        try:
-            sent = self.client.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
+        client = self.client
+        if not client.send(data):
             self.close()
-            return
-        if sent < len(data):
-            self._to_client = data[sent:]
-            self._watch_client()
-            self._watch_backend()
+        elif client.pending and self.backend is not None:
+            self.backend.watch(0)
 
     def _flush_client(self) -> None:
-        try:
-            self._to_client = self._to_client[self.client.send(self._to_client):]
-        except BlockingIOError:
-            return
-        except OSError:
+        client, backend = self.client, self.backend
+        if not client.flush():
             self.close()
             return
-        if self._to_client:
+        if client.pending:
             return
-        self._watch_client()
+        self.watch_client()
         if self.state == CLOSING:
             self.finish()
-        elif self._backend_eof:
-            self._end_client()
-        else:
-            self._watch_backend()
+        elif backend is not None and self.state != CONNECTING:
+            if backend.eof:
+                self._end_client()
+            else:
+                backend.watch(IN)
+
+    def watch_client(self) -> None:
+        """Read the client if there is room for what it sends."""
+        if self.state == CLOSED:
+            return
+        full = self.backend is not None and self.backend.pending
+        wanted = not (self.client.eof or full or self.parked) and len(self.inbox) < INBOX_LIMIT
+        self.client.watch(IN if wanted else 0)
 
     # -- ending -------------------------------------------------------------------------------
 
     def fail(self, status: int, text: str) -> None:
         """Answer in the program's place, then close."""
         reason = "Bad Gateway" if status == 502 else "Service Unavailable"
-        body = b"" if self.request.method == b"HEAD" else f"hyperbox: {text}\n".encode()
+        body = f"hyperbox: {text}\n".encode()
         head = (
             f"HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain; charset=utf-8\r\n"
             f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         )
         if not self.request.opaque:
-            self._push_client(head.encode() + body)
+            self._push_client(head.encode() + (b"" if self.request.method == b"HEAD" else body))
         self.finish()
 
     def finish(self) -> None:
@@ -553,21 +486,17 @@ class Conversation:
             return
         self.drop_backend()
         self.state = CLOSING
-        if self._to_client:
-            self._watch_client()
-            return
-        if self.request.done and not self.inbox:
+        self._relay.leave(self)
+        if self.client.pending:
+            self.watch_client()
+        elif self.client.eof or (self.request.done and not self.inbox):
             self.close()
-            return
-        if self._linger is None:
-            try:
-                self.client.shutdown(socket.SHUT_WR)
-            except OSError:
-                self.close()
-                return
-            self._linger = self.relay.loop.later(LINGER, self.close)
+        elif self._linger is None:
             self.inbox = b""
-            self._watch_client()
+            self._linger = self._relay.loop.later(LINGER, self.close)
+            if not self.client.shut_down():
+                self.close()
+            self.watch_client()
 
     def close(self) -> None:
         """Close both connections now."""
@@ -578,54 +507,5 @@ class Conversation:
         self.state = CLOSED
         if self._linger is not None:
             self._linger.cancel()
-        self._set_client_bits(0)
         self.client.close()
-        self.relay.closed(self, instance)
-
-    # -- readiness ----------------------------------------------------------------------------
-
-    def _watch_client(self) -> None:
-        bits = OUT if self._to_client else 0
-        if not (self._client_eof or self._to_backend or self.relay.is_parked(self)) and (
-            len(self.inbox) < INBOX_LIMIT
-        ):
-            bits |= IN
-        if bits != self._client_bits and self.state != CLOSED:
-            self._set_client_bits(bits)
-
-    def unpark(self) -> None:
-        """Read the client again."""
-        self._watch_client()
-
-    def _set_client_bits(self, bits: int) -> None:
-        # Not watched at all rather than watched for nothing: a hang-up is reported unasked, on
-        # every turn.
-        loop, fd = self.relay.loop, self.client.fileno()
-        if not bits:
-            loop.unwatch(fd)
-        elif not self._client_bits:
-            loop.watch(fd, bits, self.on_client)
-        else:
-            loop.change(fd, bits)
-        self._client_bits = bits
-
-    def _watch_backend(self) -> None:
-        if self.backend is None:
-            return
-        bits = OUT if self._to_backend else 0
-        if not self._to_client and not self._backend_eof:
-            bits |= IN
-        if bits != self._backend_bits:
-            self._set_backend_bits(bits)
-
-    def _set_backend_bits(self, bits: int) -> None:
-        sock = self.backend
-        assert sock is not None
-        loop, fd = self.relay.loop, sock.fileno()
-        if not bits:
-            loop.unwatch(fd)
-        elif not self._backend_bits:
-            loop.watch(fd, bits, self.on_backend)
-        else:
-            loop.change(fd, bits)
-        self._backend_bits = bits
+        self._relay.closed(self, instance)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import select
+import sys
 import time
 from collections.abc import Callable
 
@@ -92,17 +93,27 @@ class Loop:
         self._running = True
         poll, handlers = self._poller.poll, self._handlers
         while self._running:
-            ready = poll(self._patience())
+            ready = poll(self._patience() if self._timers else _NEVER)
             self.now = time.monotonic()
             for fd, bits in ready:
                 # A descriptor closed and opened again earlier in this turn gets a stale event:
                 # every handler takes an event as a hint and may find nothing to read.
                 handler = handlers.get(fd)
-                if handler is not None:
+                if handler is None:
+                    continue
+                try:
                     handler(bits)
+                except Exception:  # noqa: BLE001
+                    self._blame(fd)
             if self._timers:
                 self._run_due()
         self._poller.close()
+
+    def _blame(self, fd: int) -> None:
+        """A fault of ours in one connection must not reset all the others: log it, stop it."""
+        sys.excepthook(*sys.exc_info())
+        if fd in self._handlers:
+            self.unwatch(fd)
 
     def _patience(self) -> float:
         timers = self._timers

@@ -12,13 +12,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from hyperbox_agent.supervise.holder_conversation import (
-    CONNECTING,
-    HEAD,
-    WAITING,
-    Connected,
-    Conversation,
-)
+from hyperbox_agent.supervise.holder_connect import Connected
+from hyperbox_agent.supervise.holder_conversation import WAITING, Conversation
 from hyperbox_agent.supervise.holder_instances import STREAM_AFTER, Drain, Instance, Rate
 from hyperbox_agent.supervise.holder_loop import IN, Loop, Timer
 from hyperbox_agent.supervise.peers import PeersTable
@@ -36,7 +31,8 @@ PATIENCE = 0.001
 PATIENCE_LIMIT = 0.016
 """How long (s) a handshake may stay open. The kernel drops a SYN where the instance's queue is
 full and repeats it after a whole second; closing and asking again costs a millisecond."""
-EMFILE_PAUSE = 0.05
+SPENT_PAUSE = 0.05
+"""Out of descriptors: asking again at once would spin."""
 DRAINS = 2
 REMEMBERED = 16
 """Numbers whose counts are kept."""
@@ -57,9 +53,11 @@ class Relay:
         self.instances: list[Instance] = []
         self.listeners: list[socket.socket] = []
         self.talks: set[Conversation] = set()
-        self.waiting: OrderedDict[Conversation, None] = OrderedDict()
+        self._waiting: OrderedDict[Conversation, None] = OrderedDict()
         self._connecting = 0
         self._buffered = 0
+        self.full = False
+        """Waiting messages hold so much that no more should be read."""
         self._parked: set[Conversation] = set()
         self._pump_timer: Timer | None = None
         self._accept_timer: Timer | None = None
@@ -116,35 +114,40 @@ class Relay:
         """Out of descriptors: the queue keeps the connections; asking at once would spin."""
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
             self._accept_off()
-            self._accept_timer = self.loop.later(EMFILE_PAUSE, self._accept_on)
+            self._accept_timer = self.loop.later(SPENT_PAUSE, self._accept_on)
 
     # -- what conversations ask ---------------------------------------------------------------
 
     def admit(self, talk: Conversation) -> None:
         """Let the message that ``talk`` has ready begin now, or wait for its turn."""
-        if talk.backend is not None and talk.instance is self.live and self.holding is None:
-            talk.since = self.loop.now
-            talk.waiting_since = self.loop.now
-            if talk.use_kept():
-                return
         talk.waiting_since = self.loop.now
+        if self.may_begin(talk) and talk.use_kept():
+            return
         talk.state = WAITING
-        self.waiting[talk] = None
+        self._waiting[talk] = None
         if self.live is None or self.holding is not None or self._pump_timer is not None:
             self.count_waiting(talk)
             self._watch_waits()
         else:
             self.pump()
 
-    def began(self, talk: Conversation, instance: Instance) -> None:
-        """The first bytes of a message are on their way to ``instance``."""
-        now = self.loop.now
-        self._leave_queue(talk)
+    def may_begin(self, talk: Conversation) -> bool:
+        """Whether the instance that ``talk`` is connected to may be sent a message now."""
+        return talk.instance is self.live is not None and self.holding is None
+
+    def began(self, talk: Conversation) -> None:
+        """The first bytes of a message are on their way to the live instance."""
+        instance, now = self.live, self.loop.now
+        assert instance is not None
+        if talk.state == WAITING:
+            self.leave(talk)
+        talk.since = now
+        waited = now - talk.waiting_since
+        if waited > instance.longest_wait:
+            instance.longest_wait = waited
         instance.refused_since = None
         instance.requests += 1
         instance.inflight.add(talk)
-        instance.longest_wait = max(instance.longest_wait, now - talk.waiting_since)
-        talk.since = now
         self._rate.add(now)
 
     def ended(self, talk: Conversation, instance: Instance) -> None:
@@ -157,9 +160,7 @@ class Relay:
 
     def closed(self, talk: Conversation, instance: Instance | None) -> None:
         """The conversation is over."""
-        if talk.patience is not None:
-            self.settled(talk)
-        self._leave_queue(talk)
+        self.leave(talk)
         self._parked.discard(talk)
         self.talks.discard(talk)
         if instance is not None:
@@ -168,18 +169,6 @@ class Relay:
             self._accept_timer.cancel()
             self._accept_on()
 
-    def name_peer(self, sock: socket.socket, host: str, address: Address) -> int:
-        """Bind ``sock`` and write who stands behind it. 0: no port was free to bind."""
-        local = "127.0.0.1" if host.startswith("127.") else ""
-        try:
-            sock.bind((local, 0))
-        except OSError:
-            # Every port is taken or in TIME_WAIT; connecting unbound still finds one.
-            return 0
-        port: int = sock.getsockname()[1]
-        self.peers.put(port, address)
-        return port
-
     # -- waiting ------------------------------------------------------------------------------
 
     def pump(self) -> None:
@@ -187,32 +176,37 @@ class Relay:
         if self._pump_timer is not None:
             self._pump_timer.cancel()
             self._pump_timer = None
-        while self.waiting and self.live is not None and self.holding is None:
-            if self._connecting >= CONNECTING_LIMIT:
-                return
-            talk = next(iter(self.waiting))
+        while self._waiting and self.live is not None and self.holding is None:
+            talk = next(iter(self._waiting))
             if talk.backend is not None:
                 if talk.instance is self.live and talk.use_kept():
                     continue
                 talk.drop_backend()
-            outcome = talk.connect(self.live)
-            if outcome is Connected.PENDING:
-                self._await_handshake(talk)
-            elif outcome is Connected.EXHAUSTED:
-                self._pump_later(EMFILE_PAUSE)
+            if self._connecting >= CONNECTING_LIMIT:
                 return
-            elif outcome is Connected.REFUSED and not self._give_up(talk, self.live):
-                self._pump_later(RETRY)
+            pause = self._connect(talk, self.live)
+            if pause:
+                self._pump_later(pause)
                 return
+
+    def _connect(self, talk: Conversation, instance: Instance) -> float:
+        """Connect the first in the queue; how long (s) to pause if it has to stay there."""
+        outcome = talk.connect(instance)
+        if outcome is Connected.PENDING:
+            self._await_handshake(talk)
+        elif outcome is Connected.EXHAUSTED:
+            return SPENT_PAUSE
+        elif outcome is Connected.REFUSED and not self._give_up(talk, instance):
+            return RETRY
+        return 0.0
 
     def _pump_later(self, seconds: float) -> None:
-        if self._pump_timer is None:
-            self._pump_timer = self.loop.later(seconds, self.pump)
-            for talk in self.waiting:
-                self.count_waiting(talk)
+        self._pump_timer = self.loop.later(seconds, self.pump)
+        for talk in self._waiting:
+            self.count_waiting(talk)
 
     def _await_handshake(self, talk: Conversation) -> None:
-        del self.waiting[talk]
+        del self._waiting[talk]
         self._connecting += 1
         waited = self.loop.now - talk.waiting_since
         patience = min(max(PATIENCE, waited / 4), PATIENCE_LIMIT)
@@ -220,9 +214,8 @@ class Relay:
 
     def _handshake_failed(self, talk: Conversation) -> None:
         self.settled(talk)
-        talk.give_up_connecting()
-        self._wait_first(talk)
-        self.pump()
+        talk.drop_backend()
+        self.wait_first(talk)
 
     def settled(self, talk: Conversation) -> None:
         """The handshake of ``talk`` is over, well or not."""
@@ -230,16 +223,16 @@ class Relay:
             talk.patience.cancel()
             talk.patience = None
             self._connecting -= 1
+            if self._waiting and self._pump_timer is None:
+                self._pump_timer = self.loop.later(0.0, self.pump)
 
-    def refused(self, talk: Conversation) -> None:
-        """The handshake of ``talk`` ended with a refusal."""
-        self._wait_first(talk)
-        self.pump()
-
-    def _wait_first(self, talk: Conversation) -> None:
+    def wait_first(self, talk: Conversation) -> None:
+        """Put ``talk`` back: it was the first in the queue."""
         talk.state = WAITING
-        self.waiting[talk] = None
-        self.waiting.move_to_end(talk, last=False)
+        self._waiting[talk] = None
+        self._waiting.move_to_end(talk, last=False)
+        if self._pump_timer is None:
+            self._pump_timer = self.loop.later(0.0, self.pump)
 
     def _give_up(self, talk: Conversation, instance: Instance) -> bool:
         """Whether the refusals have lasted so long that ``talk`` got its 502."""
@@ -248,17 +241,19 @@ class Relay:
             instance.refused_since = now
         if now - instance.refused_since <= REFUSED_FOR:
             return False
-        self._leave_queue(talk)
         instance.failed += 1
         talk.fail(502, "The program does not accept connections.")
         return True
 
-    def _leave_queue(self, talk: Conversation) -> None:
-        self.waiting.pop(talk, None)
+    def leave(self, talk: Conversation) -> None:
+        """``talk`` waits no more."""
+        self.settled(talk)
+        self._waiting.pop(talk, None)
         if talk.waited_bytes:
             self._buffered -= talk.waited_bytes
             talk.waited_bytes = 0
-            if self._parked and not self.is_full():
+            self.full = self._buffered >= BUFFER_LIMIT
+            if self._parked and not self.full:
                 self._unpark()
 
     def count_waiting(self, talk: Conversation) -> None:
@@ -266,38 +261,32 @@ class Relay:
         held = len(talk.unsent) + len(talk.inbox)
         self._buffered += held - talk.waited_bytes
         talk.waited_bytes = held
-
-    def is_full(self) -> bool:
-        """Whether waiting messages hold so much that no more should be read."""
-        return self._buffered >= BUFFER_LIMIT
+        self.full = self._buffered >= BUFFER_LIMIT
 
     def park(self, talk: Conversation) -> None:
         """Do not read ``talk`` until there is room."""
+        talk.parked = True
         self._parked.add(talk)
-
-    def is_parked(self, talk: Conversation) -> bool:
-        """Whether it waits for room."""
-        return talk in self._parked
 
     def _unpark(self) -> None:
         parked, self._parked = self._parked, set()
         for talk in parked:
-            talk.unpark()
+            talk.parked = False
+            talk.watch_client()
 
     def _watch_waits(self) -> None:
-        if self.max_wait is not None and self._wait_timer is None and self.waiting:
-            oldest = next(iter(self.waiting)).waiting_since
+        if self.max_wait is not None and self._wait_timer is None and self._waiting:
+            oldest = next(iter(self._waiting)).waiting_since
             left = oldest + self.max_wait - self.loop.now
             self._wait_timer = self.loop.later(max(0.01, left), self._expire_waits)
 
     def _expire_waits(self) -> None:
         self._wait_timer = None
         assert self.max_wait is not None
-        while self.waiting:
-            talk = next(iter(self.waiting))
+        while self._waiting:
+            talk = next(iter(self._waiting))
             if self.loop.now - talk.waiting_since < self.max_wait:
                 break
-            self._leave_queue(talk)
             talk.fail(503, "No version of the program is ready.")
         self._watch_waits()
 
@@ -368,7 +357,7 @@ class Relay:
         return {
             "numbers": {str(number): counts for number, counts in numbers.items()},
             "live": self.live_number if self.live is not None else None,
-            "waiting": len(self.waiting) + self._connecting,
+            "waiting": len(self._waiting) + self._connecting,
             "connections": len(self.talks),
             "per_second": self._rate.per_second(now),
         }
@@ -435,5 +424,3 @@ class Hold:
             self._look.cancel()
         told(len(self._busy()), (self._relay.loop.now - self._since) * 1000)
 
-
-__all__ = ["CONNECTING", "HEAD", "Hold", "Relay"]

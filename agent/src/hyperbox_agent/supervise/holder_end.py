@@ -1,0 +1,103 @@
+"""One end of a relayed connection: a non-blocking socket and the bytes that wait for it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+from hyperbox_agent.supervise.holder_loop import IN, OUT, Loop
+
+
+class End:
+    """A socket on the loop. Sends at once what the kernel takes, keeps and sends the rest later.
+
+    Methods that send return False once the connection takes no more bytes.
+    """
+
+    __slots__ = ("_bits", "_fd", "_handler", "_loop", "eof", "pending", "shut", "sock")
+
+    def __init__(self, loop: Loop, sock: socket.socket, handler: Callable[[int], None]) -> None:
+        self.sock = sock
+        self.pending = b""
+        self.eof = False
+        """Its peer sends no more."""
+        self.shut = False
+        """We told its peer that we send no more."""
+        self._loop = loop
+        self._fd = sock.fileno()
+        self._handler = handler
+        self._bits = 0
+
+    @property
+    def reading(self) -> bool:
+        """Whether it is watched for bytes."""
+        return bool(self._bits & IN)
+
+    def send(self, data: bytes) -> bool:
+        """Send ``data`` behind what is pending."""
+        if self.pending:
+            self.pending += data
+            return True
+        try:
+            sent = self.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return False
+        if sent != len(data):
+            self.pending = data[sent:]
+            self.watch(self._bits & IN)
+        return True
+
+    def flush(self) -> bool:
+        """Send what is pending, as far as it goes."""
+        try:
+            self.pending = self.pending[self.sock.send(self.pending):]
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return True
+
+    def watch(self, reading: int) -> None:
+        """Wait for bytes to read (``reading`` is IN or 0), and for room while some are pending.
+
+        Not watched at all rather than watched for nothing: a hang-up is reported unasked, on
+        every turn.
+        """
+        bits = reading | OUT if self.pending else reading
+        if bits == self._bits:
+            return
+        if not bits:
+            self._loop.unwatch(self._fd)
+        elif not self._bits:
+            self._loop.watch(self._fd, bits, self._handler)
+        else:
+            self._loop.change(self._fd, bits)
+        self._bits = bits
+
+    def await_room(self) -> None:
+        """Wait until its handshake is over."""
+        if self._bits != OUT:
+            self._loop.watch(self._fd, OUT, self._handler)
+            self._bits = OUT
+
+    def shut_down(self) -> bool:
+        """Send the end of the stream."""
+        self.shut = True
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            return False
+        return True
+
+    def reset_seen(self) -> bool:
+        """Whether a reset came, perhaps behind the end of the stream: our bytes went unread."""
+        return self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+
+    def close(self) -> None:
+        """Close it now."""
+        if self._bits:
+            self._loop.unwatch(self._fd)
+            self._bits = 0
+        self.sock.close()
