@@ -1,0 +1,135 @@
+"""What one entry on disk is: its signature, its digest, whether a link may be carried."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import posixpath
+import stat
+import struct
+import time
+
+from hyperbox_agent.core.entries import Entry, Kind
+
+RACY = b""
+"""In place of a signature: the content is known, but the next look must read it again."""
+
+CHUNK = 4 << 20
+_SECOND = 1_000_000_000
+FINE_GRAIN = 20_000_000
+"""Nanoseconds. Kernels before 6.13 stamp files with a clock that ticks every 1–10 ms."""
+COARSE_GRAIN = 2 * _SECOND
+"""For file systems that keep whole (FAT: even) seconds."""
+
+MODES = tuple(range(0o1000))
+"""One int object a mode: 50,000 entries hold few modes, and ints above 256 are made anew."""
+
+_pack = struct.Struct("<qqQ").pack
+# O_NONBLOCK: where a fifo took the file's place since it was listed, open must not wait for it.
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+def signature(found: os.stat_result) -> bytes:
+    """What must stay the same for content to count as unread-but-known (the size stands beside)."""
+    return _pack(found.st_mtime_ns, found.st_ctime_ns, found.st_ino & 0xFFFFFFFFFFFFFFFF)
+
+
+def lasting(found: os.stat_result, read_at: int) -> bool:
+    """Whether any write after ``read_at`` (wall clock, ns) must show in the signature.
+
+    git's racy-clean rule, with the change time, which nobody can set back.
+    """
+    grain = FINE_GRAIN if found.st_ctime_ns % _SECOND else COARSE_GRAIN
+    return max(found.st_mtime_ns, found.st_ctime_ns) + grain < read_at
+
+
+def same_file_state(before: os.stat_result, after: os.stat_result) -> bool:
+    """Whether nothing was written between two looks."""
+    return before.st_size == after.st_size and signature(before) == signature(after)
+
+
+class ChangedError(Exception):
+    """The file changed while it was read."""
+
+
+def digest_file(path: str, before: os.stat_result) -> tuple[bytes, bytes]:
+    """SHA-256 of a file's bytes, and its signature (``RACY`` where it can't be relied on).
+
+    Raises ChangedError when it is not from begin to end the file that ``before`` saw, OSError when
+    it can't be read.
+    """
+    read_at = time.time_ns()
+    try:
+        fd = os.open(path, _FLAGS)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOENT, errno.ENXIO):
+            raise ChangedError from error
+        raise
+    try:
+        digest = _digest_open(fd, before)
+        if not same_file_state(before, os.fstat(fd)):
+            raise ChangedError
+    finally:
+        os.close(fd)
+    return digest, signature(before) if lasting(before, read_at) else RACY
+
+
+def _digest_open(fd: int, before: os.stat_result) -> bytes:
+    size = before.st_size
+    if size < CHUNK:
+        # One byte more than expected: a short read is the end of the file, and no second is needed.
+        data = os.read(fd, size + 1)
+        if len(data) != size:
+            raise ChangedError
+        return hashlib.sha256(data).digest()
+    state = hashlib.sha256()
+    while data := os.read(fd, CHUNK):
+        state.update(data)
+        # A large file that is being written is given up early: it will be read again anyway.
+        if not same_file_state(before, os.fstat(fd)):
+            raise ChangedError
+    return state.digest()
+
+
+def file_entry(path: str, found: os.stat_result, digest: bytes) -> Entry:
+    """A file's entry."""
+    return Entry(path, Kind.FILE, MODES[found.st_mode & 0o777], found.st_size, digest)
+
+
+def dir_entry(path: str, mode: int) -> Entry:
+    """A folder's entry."""
+    return Entry(path, Kind.DIR, MODES[mode & 0o777])
+
+
+def link_entry(path: str, target: str) -> Entry:
+    """A symbolic link's entry."""
+    text = os.fsencode(target)
+    return Entry(path, Kind.LINK, 0o777, len(text), hashlib.sha256(text).digest(), target)
+
+
+def link_fault(path: str, target: str) -> str | None:
+    """Why a link can't be carried to another place; None: it can (dangling ones too)."""
+    if target.startswith("/"):
+        return f"it is absolute ({target})"
+    end = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+    if end == ".." or end.startswith("../"):
+        return f"it leaves the project ({target})"
+    return None
+
+
+def read_content(path: str, entry: Entry) -> bytes | None:
+    """The bytes of an entry of kind file or link; None when they are not those any more."""
+    try:
+        link = entry.kind is Kind.LINK
+        data = os.fsencode(os.readlink(path)) if link else _read_regular(path)
+    except OSError:
+        return None
+    return data if hashlib.sha256(data).digest() == entry.digest else None
+
+
+def _read_regular(path: str) -> bytes:
+    with open(os.open(path, _FLAGS), "rb") as handle:
+        if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        return handle.read()
