@@ -82,3 +82,16 @@ class SilentSessionError(WorkstationError):
     def __init__(self, message: str, *, pid: int | None = None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.pid = pid
+
+
+class TargetError(WorkstationError):
+    """A target can't do what was asked of it; ``target`` is its name."""
+
+    def __init__(self, message: str, *, target: str, file: str | None = None,
+                 hint: str | None = None) -> None:
+        super().__init__(message, file=file, hint=hint)
+        self.target = target
+
+
+class TargetTimeoutError(TargetError):
+    """A target did not do it within the time limit."""

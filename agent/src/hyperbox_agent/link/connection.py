@@ -24,6 +24,8 @@ from hyperbox_agent.link.timers import within
 
 FIRST_NUMBER = {"session": 1, "agent": 2}
 OTHER = {"session": "agent", "agent": "session"}
+UNHEARD = 64
+"""Notices that are kept for a listener that is still to come."""
 
 NoticeHandler = Callable[[Mapping[str, Any]], None]
 
@@ -53,6 +55,7 @@ class Link:
         self._calls = Calls(self._line, FIRST_NUMBER[role])
         self._serving = Serving(self._line, FIRST_NUMBER[OTHER[role]])
         self._notice_handlers: dict[str, NoticeHandler] = {}
+        self._unheard: list[tuple[str, Mapping[str, Any]]] = []
         self._closed: asyncio.Future[AgentError] = asyncio.get_running_loop().create_future()
         self._decoder = FrameDecoder()
         self._heard = 0.0
@@ -128,8 +131,14 @@ class Link:
         self._serving.channel_handlers[op] = handler
 
     def on_notice(self, op: str, handler: NoticeHandler) -> None:
-        """Be told of ``op``, in order and at once: the link reads on only when it returns."""
+        """Be told of ``op``, in order and at once: the link reads on only when it returns.
+
+        What came before somebody listened is told now: the first notices may come with the hello.
+        """
         self._notice_handlers[op] = handler
+        unheard, self._unheard = self._unheard, []
+        for name, body in unheard:
+            self._tell(name, body)
 
     async def call(self, op: str, body: Mapping[str, Any] | None = None,
                    payload: bytes | AsyncIterable[bytes] = b"", *,
@@ -185,7 +194,8 @@ class Link:
         while True:
             data = await self._stream.read(READ_SIZE)
             if not data:
-                raise not_ours(scanner.said()) if scanner.said() else LinkLostError(
+                self.noise = scanner.said()
+                raise not_ours(self.noise) if self.noise else LinkLostError(
                     "the other side ended before it said anything")
             found = scanner.feed(data)
             if found is not None:
@@ -330,9 +340,14 @@ class Link:
 
     def _on_notify(self, frame: Frame) -> None:
         read = Fields(load_object(frame.payload, "notify"), "notify")
-        handler = self._notice_handlers.get(read.text("op"))
+        self._tell(read.text("op"), read.table("body"))
+
+    def _tell(self, op: str, body: Mapping[str, Any]) -> None:
+        handler = self._notice_handlers.get(op)
         if handler is not None:
-            handler(read.table("body"))
+            handler(body)
+        elif len(self._unheard) < UNHEARD:
+            self._unheard.append((op, body))
 
     def _on_ping(self, frame: Frame) -> None:
         self._outbox.post(kinds.PONG, 0, frame.payload[:U64.size])

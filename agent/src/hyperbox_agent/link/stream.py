@@ -63,14 +63,15 @@ class FdStream:
     """Two file descriptors (a pipe pair) or one (a socket) as a stream. Owns them.
 
     Must be made on a running loop. Pipes, sockets and terminals; a plain file can't be waited for.
+    Without a ``write_fd`` it can only be read.
     """
 
-    def __init__(self, read_fd: int, write_fd: int, *,
+    def __init__(self, read_fd: int, write_fd: int | None, *,
                  end_writing: Callable[[], None] | None = None,
                  release: Callable[[], None] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._read_fd = read_fd
-        self._write_fd = write_fd
+        self._write_fd = -1 if write_fd is None else write_fd
         self._end_writing = end_writing
         self._release = release
         self._reader: asyncio.Future[bytes] | None = None
@@ -79,9 +80,9 @@ class FdStream:
         self._receive: Callable[[bytes], None] | None = None
         self._on_end: Callable[[LinkLostError | None], None] | None = None
         self._writer: asyncio.Future[None] | None = None
-        self._ended = False
+        self._ended = write_fd is None
         self._closed = False
-        for fd in {read_fd, write_fd}:
+        for fd in {read_fd, self._write_fd} - {-1}:
             os.set_blocking(fd, False)
             _enlarge(fd)
 
