@@ -30,7 +30,6 @@ class Family:
     """
 
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
-    _ended_cpu: dict[int, float] = field(default_factory=dict)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -39,15 +38,12 @@ class Family:
 
     def usage(self, *, memory: bool = False) -> list[Usage]:
         """Every living process; proportional memory is read only on demand, as it is slow."""
-        found = [usage for name in os.listdir("/proc") if name.isdigit()
-                 if (usage := _usage(int(name), f"{MARK}={self.mark}".encode(), memory))]
-        self._ended_cpu.update({usage.pid: usage.cpu_s for usage in found})
-        return found
+        return [usage for name in os.listdir("/proc") if name.isdigit()
+                if (usage := _usage(int(name), f"{MARK}={self.mark}".encode(), memory))]
 
     def cpu_s(self) -> float:
-        """CPU seconds of all so far; of the ended ones as much as was seen."""
-        self.usage()
-        return sum(self._ended_cpu.values())
+        """CPU seconds of the living ones and of the children that they have waited for."""
+        return sum(usage.cpu_s for usage in self.usage())
 
 
 def _usage(pid: int, mark: bytes, memory: bool) -> Usage | None:

@@ -100,11 +100,12 @@ def sync_section(rows: Sequence[Row]) -> str:
     """Source → mirrored tree."""
     columns = ["", "first sync, s", "edit → file, p50", "p95", "3,000-file checkout, s",
                "mixed window", "mixed reads", "missing reads", "30,000 ignored: CPU s",
-               "edit meanwhile, p50"]
+               "edit meanwhile, p50", "idle CPU, %", "PSS, MB"]
     cells = [[row["subject"], row["first_s"], row["edit_ms"].get("p50"), row["edit_ms"].get("p95"),
               row["checkout"]["seconds"], row["checkout"]["mixed_window_ms"],
               row["checkout"]["mixed"], row["checkout"]["missing"], row["ignored"]["cpu_s"],
-              row["ignored"]["edit_ms"].get("p50")] for row in _measured(rows)]
+              row["ignored"]["edit_ms"].get("p50"), row["idle"]["cpu_percent"],
+              row["idle"]["pss_mb"]] for row in _measured(rows)]
     managed = [f"\nThe managed program of {row['subject']}, which reads 60 of the files at each "
                f"request, gave {row['checkout']['managed_mixed']} mixed of "
                f"{row['checkout']['managed_answers']:,} answers during the checkout."

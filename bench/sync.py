@@ -187,15 +187,16 @@ def _ignored(source: Path, target: Path, plan: Plan, family: Family) -> dict[str
     writer.start()
     edits = _edits(source, target, plan, plan.edits_meanwhile, "meanwhile")
     writer.join()
-    cpu = family.cpu_s() - before
+    cpu = max(0.0, family.cpu_s() - before)
     shutil.rmtree(source / "node_modules")
     return {"cpu_s": round(cpu, 2), "edit_ms": edits}
 
 
 def _idle(family: Family, seconds: float) -> dict[str, Any]:
+    time.sleep(2.0)  # the last edit's work is not idleness
     before = family.cpu_s()
     time.sleep(seconds)
-    used = family.cpu_s() - before
+    used = max(0.0, family.cpu_s() - before)
     memory = family.usage(memory=True)
     return {"cpu_percent": round(100 * used / seconds, 2),
             "pss_mb": round(sum(one.pss_kb for one in memory) / 1024, 1)}
