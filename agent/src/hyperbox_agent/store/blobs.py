@@ -119,24 +119,15 @@ class BlobStore:
 
         Raises MissingBlobsError when it is not here, or damaged: it is removed then.
         """
-        hasher = hashlib.sha256()
-        last = b""
         try:
             fd = os.open(self.path(digest), _FLAGS_READ)
         except OSError:
             raise _missing(digest) from None
         try:
-            while piece := os.read(fd, CHUNK):
-                hasher.update(piece)
-                if last:
-                    yield last
-                last = piece
-        finally:
-            os.close(fd)
-        if hasher.digest() != digest:
+            yield from verified_pieces(fd, digest)
+        except MissingBlobsError:
             self.remove(digest)
-            raise _missing(digest)
-        yield last
+            raise
 
     def read(self, digest: bytes) -> bytes:
         """All the bytes. Raises MissingBlobsError as ``chunks`` does."""
@@ -220,6 +211,26 @@ class BlobStore:
             over -= size
             freed += size
         return freed
+
+
+def verified_pieces(fd: int, digest: bytes) -> Iterator[bytes]:
+    """What ``fd`` holds, in pieces; the last only when all of it was found to be ``digest``'s.
+
+    Raises MissingBlobsError instead of that last piece. Closes ``fd``.
+    """
+    hasher = hashlib.sha256()
+    last = b""
+    try:
+        while piece := os.read(fd, CHUNK):
+            hasher.update(piece)
+            if last:
+                yield last
+            last = piece
+    finally:
+        os.close(fd)
+    if hasher.digest() != digest:
+        raise _missing(digest)
+    yield last
 
 
 def _missing(digest: bytes) -> MissingBlobsError:

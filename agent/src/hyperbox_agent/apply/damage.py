@@ -1,0 +1,93 @@
+"""What the program, or anybody else, did to the files that we put there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hyperbox_agent.apply.folders import Folders, facts_of
+from hyperbox_agent.core.entries import Entry, Kind, Manifest
+from hyperbox_agent.store.record import stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One entry that is not as it was put there."""
+
+    path: str
+    was: Entry
+    now: Entry | None
+    """What stands there; None: nothing, or nothing that could be an entry."""
+
+
+def find_damage(root: Folders, manifest: Manifest, stamps: Mapping[str, int]
+                ) -> tuple[tuple[Damage, ...], dict[str, int]]:
+    """What differs, and new stamps of files that were touched and are the same all the same.
+
+    One ``stat`` an entry; a file is read only where that says something new (content decides, not
+    time). Raises OSError for a root that can't be read.
+    """
+    found: list[Damage] = []
+    touched: dict[str, int] = {}
+    for path, entry in manifest.items():
+        facts = _facts(root, path)
+        if facts is not None and _as_put(entry, facts, stamps.get(path)):
+            continue
+        now = None if facts is None else _look(root, path, facts)
+        if now is None or not now.same(entry):
+            found.append(Damage(path, entry, now))
+        elif facts is not None:
+            touched[path] = stamp(facts)
+    return tuple(found), touched
+
+
+def _facts(root: Folders, path: str) -> os.stat_result | None:
+    try:
+        folder, name = root.parent(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return facts_of(name, folder)
+
+
+def _as_put(entry: Entry, facts: os.stat_result, known: int | None) -> bool:
+    if entry.kind is Kind.DIR:
+        return stat.S_ISDIR(facts.st_mode)
+    if entry.kind is Kind.FILE and entry.executable != bool(facts.st_mode & 0o100):
+        return False
+    return stamp(facts) == known
+
+
+def _look(root: Folders, path: str, facts: os.stat_result) -> Entry | None:
+    """The entry that stands at ``path`` now."""
+    mode = stat.S_IMODE(facts.st_mode)
+    if stat.S_ISDIR(facts.st_mode):
+        return Entry(path, Kind.DIR, mode)
+    try:
+        folder, name = root.parent(path)
+        if stat.S_ISLNK(facts.st_mode):
+            text = os.readlink(name, dir_fd=folder)
+            digest = hashlib.sha256(os.fsencode(text)).digest()
+            return Entry(path, Kind.LINK, mode, len(os.fsencode(text)), digest, text)
+        if stat.S_ISREG(facts.st_mode):
+            size, digest = digest_of(name, folder)
+            return Entry(path, Kind.FILE, mode, size, digest)
+    except OSError:
+        return None  # Gone or closed to us since: either way not what was put there.
+    return None
+
+
+def digest_of(name: str, folder: int | None) -> tuple[int, bytes]:
+    """Size and SHA-256 of the regular file ``name`` in ``folder``. Raises OSError."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    hasher, size = hashlib.sha256(), 0
+    fd = os.open(name, flags, dir_fd=folder)
+    try:
+        while piece := os.read(fd, 1 << 20):
+            hasher.update(piece)
+            size += len(piece)
+    finally:
+        os.close(fd)
+    return size, hasher.digest()

@@ -1,0 +1,272 @@
+"""Staging: every byte of a batch lies verified beside the tree before anything in the tree moves.
+
+    <home>/stage/<seq>/<i>      the file, link or whole folder that step *i* will place
+    <home>/stage/<seq>/record   the generation's record with its moves: renamed to <home>/journal,
+                                it is the signal to go
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hyperbox_agent.apply.folders import Folders
+from hyperbox_agent.apply.moves import EXECUTABLE_MODE, FILE_MODE, FOLDER_MODE, Move
+from hyperbox_agent.core.entries import Change, Entry, Kind
+from hyperbox_agent.core.plan import Op
+from hyperbox_agent.errors import MissingBlobsError, StoreError
+from hyperbox_agent.store.ops import Ops, remove_tree, write_all
+from hyperbox_agent.store.record import Record, stamp
+from hyperbox_agent.store.space import check_room, typed
+
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+_BLOCK = 4096
+_RECORD = 256
+"""The record's share of one change, generously."""
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A batch that is ready. Nothing in the tree has moved."""
+
+    seq: int
+    number: int
+    base: int
+    """The seq of the record that the tree stood at."""
+    changes: tuple[Change, ...]
+    moves: tuple[Move, ...]
+    record: Record = field(repr=False)
+    places: Mapping[str, str] = field(repr=False, default_factory=dict)
+    """Absolute path of the staged file by its path in the tree."""
+    bytes: int = 0
+    """Written while staging."""
+
+    def file(self, path: str) -> str | None:
+        """Where the new content of ``path`` can be read now; None: it is not in this batch."""
+        return self.places.get(path)
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One file to be written."""
+
+    path: str
+    folder: str
+    """Below the stage."""
+    name: str
+    executable: bool
+    replaces: bool
+
+
+class Stager:
+    """Takes the contents of one batch as they come, in any order.
+
+    ``needs`` are the digests to ``add``; what is here already is copied by ``finish``. An error
+    leaves nothing staged.
+    """
+
+    def __init__(self, stage: str, changes: Sequence[Change], moves: Sequence[Move], *, ops: Ops,
+                 local: Callable[[bytes], Iterable[bytes] | None],
+                 seal: Callable[[Stager], Staged]) -> None:
+        """Make the folders and links in ``stage``. Raises NoSpaceError, ApplyError.
+
+        ``local`` gives a content that is on this machine already, or None. The last piece comes
+        only when the whole was verified. ``seal`` makes the finished stage a batch.
+        """
+        self._stage = stage
+        self._changes = tuple(changes)
+        self._moves = moves
+        self._ops = ops
+        self._local = local
+        self._seal = seal
+        self._slots: dict[bytes, list[_Slot]] = {}
+        self.stamps: dict[str, int] = {}
+        self.places: dict[str, str] = {}
+        self.bytes = 0
+        self._folders: Folders | None = None
+        self._lay_out()
+
+    @property
+    def needs(self) -> tuple[bytes, ...]:
+        """Digests that are still to come, in the order of their paths."""
+        return tuple(self._slots)
+
+    def add(self, digest: bytes, data: bytes | Iterable[bytes]) -> None:
+        """One content. Raises StoreError when it is not what ``digest`` says, NoSpaceError.
+
+        A content that nothing in the batch waits for is ignored.
+        """
+        slots = self._slots.get(digest)
+        if slots is None:
+            return
+        try:
+            if isinstance(data, bytes):
+                self._add_bytes(digest, data, slots)
+            else:
+                self._add_pieces(digest, data, slots)
+        except OSError as error:
+            self.abandon()
+            raise typed(error, os.path.dirname(self._stage), "staging") from error
+        except BaseException:
+            self.abandon()
+            raise
+        del self._slots[digest]
+
+    def finish(self) -> Staged:
+        """Copy what is here already, and be done.
+
+        Raises MissingBlobsError for what is not anywhere, NoSpaceError.
+        """
+        missing: tuple[bytes, ...] = ()
+        path = None
+        for digest in self.needs:
+            pieces = self._local(digest)
+            path = self._slots[digest][0].path
+            try:
+                if pieces is None:
+                    raise MissingBlobsError("", digests=(digest,))
+                self.add(digest, pieces)
+            except MissingBlobsError as error:
+                # Name all that is missing at once; the rest need not be copied for that.
+                missing = (*error.digests, *(other for other in self.needs
+                                             if other != digest and self._local(other) is None))
+                break
+        if missing:
+            self.abandon()
+            raise MissingBlobsError(f"{len(missing)} contents are not here, that of {path!r} "
+                                    "among them", digests=missing, file=path)
+        self._close()
+        return self._seal(self)
+
+    def abandon(self) -> None:
+        """Remove what was staged."""
+        self._close()
+        try:
+            remove_tree(self._ops, self._stage)
+        except OSError as error:
+            raise typed(error, os.path.dirname(self._stage), "cleaning the stage") from error
+
+    # -- layout ---------------------------------------------------------------------------------
+
+    def _lay_out(self) -> None:
+        slots, links, folders = self._sort_out()
+        size = sum(_rounded(change.new.size) for change in self._changes
+                   if change.new is not None and change.new.kind is Kind.FILE
+                   and change.path in slots)
+        record = _RECORD * len(self._changes)
+        check_room(os.path.dirname(self._stage), size + record + _BLOCK * len(folders),
+                   len(slots) + len(links) + len(folders) + 4)
+        try:
+            self._ops.mkdir(self._stage, 0o700)
+            self._folders = Folders(self._stage)
+            for place in folders:
+                parent, name = self._folders.parent(place)
+                self._ops.mkdir(name, FOLDER_MODE, dir_fd=parent)
+            for place, entry in links:
+                parent, name = self._folders.parent(place)
+                self._ops.symlink(entry.target, name, dir_fd=parent)
+                self.stamps[entry.path] = stamp(
+                    os.stat(name, dir_fd=parent, follow_symlinks=False))
+        except OSError as error:
+            self.abandon()
+            raise typed(error, os.path.dirname(self._stage), "staging") from error
+
+    def _sort_out(self) -> tuple[dict[str, _Slot], list[tuple[str, Entry]], list[str]]:
+        """Which files, links and folders are staged, and where below the stage."""
+        single = {move.path: move for move in self._moves if move.op is Op.PLACE}
+        trees = {path: move for path, move in single.items() if move.folder}
+        slots: dict[str, _Slot] = {}
+        links: list[tuple[str, Entry]] = []
+        folders: list[str] = []
+        for change in self._changes:
+            entry = change.new
+            place = None if entry is None else _place(change.path, single, trees)
+            if entry is None or place is None:
+                continue
+            self.places[change.path] = f"{self._stage}/{place}"
+            if entry.kind is Kind.DIR:
+                folders.append(place)
+            elif entry.kind is Kind.LINK:
+                links.append((place, entry))
+            else:
+                folder, _, name = place.rpartition("/")
+                slot = _Slot(change.path, folder, name, entry.executable,
+                             change.old is not None and change.old.kind is Kind.FILE)
+                slots[change.path] = slot
+                self._slots.setdefault(entry.digest, []).append(slot)
+        return slots, links, folders
+
+    # -- writing --------------------------------------------------------------------------------
+
+    def _add_bytes(self, digest: bytes, data: bytes, slots: Iterable[_Slot]) -> None:
+        if hashlib.sha256(data).digest() != digest:
+            raise self._wrong(slots)
+        for slot in slots:
+            fd = self._create(slot)
+            try:
+                if data:
+                    write_all(self._ops, fd, data)
+                self._done(fd, slot)
+            finally:
+                os.close(fd)
+            self.bytes += len(data)
+
+    def _add_pieces(self, digest: bytes, pieces: Iterable[bytes], slots: list[_Slot]) -> None:
+        hasher = hashlib.sha256()
+        fds: list[int] = []
+        try:
+            for slot in slots:
+                fds.append(self._create(slot))  # noqa: PERF401 (those opened are closed below)
+            for piece in pieces:
+                hasher.update(piece)
+                for fd in fds:
+                    write_all(self._ops, fd, piece)
+                    self.bytes += len(piece)
+            if hasher.digest() != digest:
+                raise self._wrong(slots)
+            for fd, slot in zip(fds, slots, strict=True):
+                self._done(fd, slot)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _create(self, slot: _Slot) -> int:
+        assert self._folders is not None
+        folder = self._folders.open(slot.folder)
+        mode = EXECUTABLE_MODE if slot.executable else FILE_MODE
+        return self._ops.open(slot.name, _FLAGS, mode, dir_fd=folder)
+
+    def _done(self, fd: int, slot: _Slot) -> None:
+        if slot.replaces:
+            self._ops.start_writeback(fd)
+        self.stamps[slot.path] = stamp(os.fstat(fd))
+
+    def _wrong(self, slots: Iterable[_Slot]) -> StoreError:
+        path = next(iter(slots)).path
+        return StoreError(f"the content that came for {path!r} is not what was announced",
+                          file=path)
+
+    def _close(self) -> None:
+        if self._folders is not None:
+            self._folders.close()
+            self._folders = None
+
+
+def _place(path: str, single: Mapping[str, Move], trees: Mapping[str, Move]) -> str | None:
+    """Where the entry of ``path`` is staged, below the stage; None: it has no place there."""
+    move = single.get(path)
+    if move is not None:
+        return move.source.rpartition("/")[2]
+    at = path.find("/") if trees else -1
+    while at > 0:
+        tree = trees.get(path[:at])
+        if tree is not None:
+            return tree.source.rpartition("/")[2] + path[at:]
+        at = path.find("/", at + 1)
+    return None
+
+
+def _rounded(size: int) -> int:
+    return (size + _BLOCK - 1) // _BLOCK * _BLOCK
