@@ -44,7 +44,11 @@ class PackError(Exception):
 
 
 class ProjectView(Protocol):
-    """A read-only look at a project's tree. Paths are POSIX, relative to the root."""
+    """A read-only look at a project's tree. Paths are POSIX, relative to the root.
+
+    Absolute paths are allowed for looking at the environment (interpreters, what is installed),
+    which may lie outside the tree.
+    """
 
     @property
     def root(self) -> str:
@@ -130,6 +134,8 @@ class RunFacts:
     warm_refused: str | None = None
     """Why there is no prepared parent (names the library), or None."""
     highest: Rung = Rung.REBUILD
+    modules: frozenset[str] = frozenset()
+    """Names of the libraries' modules that the program has loaded; empty when unknown."""
 
 
 @dataclass(frozen=True, slots=True)

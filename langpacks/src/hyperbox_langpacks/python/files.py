@@ -1,0 +1,61 @@
+"""Writes the shim and the worker where the project's interpreter can read them.
+
+The packs may lie in a zip archive (the ``.pyz`` that is put on a target) that the project's Python
+can't or needn't import from, so its own files are copied out once, by their digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from importlib import resources
+
+from hyperbox_langpacks.base import PackError
+
+_AT_TOP = {"sitecustomize.py": "sitecustomize.py", "worker_main.py": "worker.py"}
+PACKAGE = "_hyperbox"
+
+
+def runtime_sources() -> dict[str, bytes]:
+    """The files that run in the project's interpreter, by their place in the shim folder."""
+    folder = resources.files(__package__).joinpath("runtime")
+    sources = {}
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.name.endswith(".py"):
+            place = _AT_TOP.get(entry.name, f"{PACKAGE}/{entry.name}")
+            sources[place] = entry.read_bytes()
+    return sources
+
+
+def shim_folder(code_dir: str) -> str:
+    """The folder with the shim and the worker, made if need be. Raises PackError."""
+    sources = runtime_sources()
+    folder = os.path.join(code_dir, f"shim-{_digest(sources)}")
+    try:
+        _write_missing(folder, sources)
+    except OSError as error:
+        raise PackError(f"the shim can't be written to {folder}: {error.strerror}",
+                        file=folder) from error
+    return folder
+
+
+def _digest(sources: Mapping[str, bytes]) -> str:
+    total = hashlib.sha256()
+    for place, text in sources.items():
+        total.update(place.encode() + b"\0" + text + b"\0")
+    return total.hexdigest()[:12]
+
+
+def _write_missing(folder: str, sources: Mapping[str, bytes]) -> None:
+    """Write what is not there. The last rename makes it whole: a half folder has no worker."""
+    done = os.path.join(folder, "worker.py")
+    if os.path.exists(done):
+        return
+    os.makedirs(os.path.join(folder, PACKAGE), mode=0o700, exist_ok=True)
+    for place, text in sources.items():
+        path = os.path.join(folder, place)
+        draft = f"{path}.{os.getpid()}"
+        with open(draft, "wb") as file:
+            file.write(text)
+        os.replace(draft, path)

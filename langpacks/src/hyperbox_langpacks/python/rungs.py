@@ -1,0 +1,112 @@
+"""The cheapest rung that is right for a set of changes. Pure; each path is judged by itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from hyperbox_langpacks.base import FileChange, RunFacts, Rung, RungChoice
+from hyperbox_langpacks.python.environment import is_requirements
+
+LOCKS = frozenset(("uv.lock", "poetry.lock", "pdm.lock", "Pipfile", "Pipfile.lock", "setup.py",
+                   "setup.cfg", "environment.yml", "environment.yaml", "pylock.toml",
+                   ".python-version"))
+ASSETS = frozenset((".html", ".htm", ".css", ".scss", ".sass", ".less", ".js", ".mjs", ".ts",
+                    ".tsx", ".jsx", ".vue", ".svelte", ".map", ".png", ".jpg", ".jpeg", ".gif",
+                    ".svg", ".ico", ".webp", ".avif", ".woff", ".woff2", ".ttf", ".eot", ".otf",
+                    ".jinja", ".jinja2", ".j2", ".mako", ".webmanifest", ".mp3", ".mp4", ".webm",
+                    ".pdf"))
+"""What a page is made of: read by the program for each answer, or by the browser."""
+_PYTHON = (".py", ".pyw", ".pyi", ".so", ".pyx", ".pxd")
+_START = re.compile(r"(^|/)(sitecustomize\.py|usercustomize\.py|[^/]+\.pth|pyvenv\.cfg)$")
+_METADATA = re.compile(r"(^|/)[^/]+\.(dist-info|egg-info)(/|$)")
+_ENV = re.compile(r"(^|/)(\.env(\..+)?|\.flaskenv)$")
+_UNREAD = re.compile(
+    r"^(tests?|docs?|\.github|\.vscode|\.idea|\.circleci|benchmarks?)/"
+    r"|(^|/)(test_[^/]*\.py|[^/]*_test\.py|conftest\.py|README[^/]*|CHANGELOG[^/]*|LICEN[CS]E[^/]*"
+    r"|Dockerfile|Makefile|justfile|tox\.ini|noxfile\.py|\.gitignore|\.gitattributes"
+    r"|\.pre-commit-config\.ya?ml|\.editorconfig|mypy\.ini|ruff\.toml|\.coveragerc|\.dockerignore)$"
+    r"|\.(md|rst)$")
+"""Paths that no web program takes in; used only beside what the program is known to have read."""
+
+
+def choose(changes: Sequence[FileChange], facts: RunFacts,
+           environment: Iterable[str] = ()) -> RungChoice:
+    """The highest rung that one of the changes needs, and the reason, never above the allowed.
+
+    ``environment``: folders of environments below the root.
+    """
+    if not changes:
+        return RungChoice(Rung.NOTHING, "nothing has changed")
+    choice = max((judge(change, facts, tuple(environment)) for change in changes),
+                 key=lambda one: one.rung)
+    if not facts.running and choice.rung < Rung.REINSTALL:
+        choice = _restart(facts, "the program is not running")
+    if choice.rung <= facts.highest:
+        return choice
+    return RungChoice(facts.highest, f"{choice.why}; {choice.rung.word} is above the highest rung "
+                                     f"allowed, {facts.highest.word}")
+
+
+def judge(change: FileChange, facts: RunFacts, environment: tuple[str, ...]) -> RungChoice:
+    """The rung for one change."""
+    path = change.path
+    if path in LOCKS or (is_requirements(path) and change.kind != "dir"):
+        return RungChoice(Rung.REINSTALL, f"{path} says what is installed")
+    if path == "pyproject.toml":
+        return RungChoice(Rung.REINSTALL, f"{path} may say what is installed")
+    if any(path == one or path.startswith(one + "/") for one in environment):
+        return RungChoice(Rung.COLD, f"{path} lies in the environment")
+    if _START.search(path) or _METADATA.search(path):
+        return RungChoice(Rung.COLD, f"{path} is read when Python starts")
+    if _ENV.search(path):
+        return RungChoice(Rung.COLD, f"{path} may change the program's environment")
+    if _is_taken_in(change, facts.loaded):
+        return _restart(facts, f"{path} is {_how(change)}")
+    if path.endswith(_PYTHON):
+        return _python(change, facts)
+    return _other(change, facts)
+
+
+def _is_taken_in(change: FileChange, loaded: frozenset[str]) -> bool:
+    """Whether the program holds what stood there: the file, or a listing of its folder."""
+    path = change.path
+    if path in loaded or path + "/" in loaded:
+        return True
+    if change.kind == "dir" and any(one.startswith(path + "/") for one in loaded):
+        return True
+    folder = path.rpartition("/")[0]
+    return change.what != "modified" and (folder + "/" if folder else "./") in loaded
+
+
+def _how(change: FileChange) -> str:
+    return {"added": "new where the program looked", "deleted": "gone, and the program had it"}.get(
+        change.what, "loaded by the program")
+
+
+def _python(change: FileChange, facts: RunFacts) -> RungChoice:
+    path = change.path
+    if not facts.loaded:
+        return _restart(facts, f"{path} is source, and what is loaded is not known")
+    stem = path.rpartition("/")[2].partition(".")[0]
+    if change.what != "modified" and stem in facts.modules:
+        return _restart(facts, f"{path} has the name of a library that is loaded")
+    # It is read when it is first imported, and then as it is now: the loader keeps no old code.
+    return RungChoice(Rung.NOTHING, f"{path} is not loaded by the program")
+
+
+def _other(change: FileChange, facts: RunFacts) -> RungChoice:
+    path = change.path
+    extension = "." + path.rpartition(".")[2].lower()
+    if extension in ASSETS:
+        return RungChoice(Rung.NOTIFY, f"{path} is read anew for each answer")
+    if facts.loaded or _UNREAD.search(path):
+        return RungChoice(Rung.NOTHING, f"{path} was not read by the program")
+    return _restart(facts, f"{path} may be read by the program: what it read is not known")
+
+
+def _restart(facts: RunFacts, why: str) -> RungChoice:
+    if facts.warm_ready:
+        return RungChoice(Rung.WARM, why)
+    refused = facts.warm_refused or "no prepared parent is ready"
+    return RungChoice(Rung.COLD, f"{why}; not warm: {refused}")

@@ -1,0 +1,123 @@
+"""Compiled code by the digest of its source, in place of timestamp ``.pyc`` files.
+
+A ``.pyc`` is judged by its source's size and the whole seconds of its time, so a second edit of the
+same size in the same second is never seen, nor is one by an editor that restores the time. Here the
+bytes decide: the gate compiles a file once, and what it stored is what the program loads.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import CodeType
+
+KEPT_SECONDS = 14 * 86_400.0
+KEPT_FILES = 8_192
+_SUFFIX = ".code"
+
+
+def compile_source(source: bytes, filename: str) -> CodeType:
+    """Compile as an import would: no future flags of ours leak in. Raises as ``compile``."""
+    return compile(source, filename, "exec", dont_inherit=True)
+
+
+class CodeStore:
+    """A folder of marshalled code objects; one that can't be read or written is as if empty."""
+
+    __slots__ = ("_head", "_tail", "folder")
+
+    def __init__(self, folder: str) -> None:
+        from _frozen_importlib_external import MAGIC_NUMBER
+
+        self.folder = folder
+        self._head: bytes = MAGIC_NUMBER
+        optimized = f".opt-{sys.flags.optimize}" if sys.flags.optimize else ""
+        self._tail = f".{sys.implementation.cache_tag}{optimized}{_SUFFIX}"
+
+    def _path(self, source: bytes) -> str:
+        return os.path.join(self.folder, digest(source) + self._tail)
+
+    def load(self, source: bytes, filename: str) -> CodeType | None:
+        """The code of ``source``, with ``filename`` in its tracebacks, or None."""
+        import _imp
+
+        try:
+            data = _read(self._path(source))
+            if not data.startswith(self._head):
+                return None
+            code: CodeType = marshal.loads(data[len(self._head):])  # noqa: S302 - the folder is ours
+        except (OSError, EOFError, ValueError, TypeError):
+            return None  # Not there, or cut short by a crash: it is compiled again.
+        _imp._fix_co_filename(code, filename)  # type: ignore[attr-defined]
+        return code
+
+    def store(self, source: bytes, code: CodeType) -> None:
+        """Keep ``code``. Where that fails, the next process compiles it again."""
+        path = self._path(source)
+        draft = f"{path}.{os.getpid()}"
+        try:
+            _write(draft, self._head + marshal.dumps(code))
+            os.replace(draft, path)
+        except OSError:
+            return
+
+    def compile(self, source: bytes, filename: str) -> CodeType:
+        """The stored code of ``source``, else compiled now and stored. Raises as ``compile``."""
+        code = self.load(source, filename)
+        if code is None:
+            code = compile_source(source, filename)
+            self.store(source, code)
+        return code
+
+    def prune(self, now: float | None = None) -> int:
+        """Delete what is old, and the oldest above a count; the number of files that went."""
+        limit = (time.time() if now is None else now) - KEPT_SECONDS
+        try:
+            with os.scandir(self.folder) as entries:
+                found = sorted((entry.stat().st_mtime, entry.path) for entry in entries
+                               if _SUFFIX in entry.name and entry.is_file())
+            old = [path for age, path in found[:-KEPT_FILES]]
+            old += [path for age, path in found[-KEPT_FILES:] if age < limit]
+            for path in old:
+                os.unlink(path)
+        except OSError:
+            return 0  # Another worker prunes too, or the folder went: nothing depends on it.
+        return len(old)
+
+
+def digest(source: bytes) -> str:
+    """SHA-256 in hex. The small C modules: ``hashlib`` costs 3–5 ms to import."""
+    try:
+        from _sha256 import sha256  # type: ignore[import-not-found]
+    except ImportError:
+        try:
+            from _sha2 import sha256  # type: ignore[import-not-found]
+        except ImportError:
+            from hashlib import sha256
+    return str(sha256(source).hexdigest())
+
+
+def _read(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(fd).st_size
+        data = os.read(fd, size)
+    finally:
+        os.close(fd)
+    return data
+
+
+def _write(path: str, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        with memoryview(data) as left:
+            done = 0
+            while done < len(data):
+                done += os.write(fd, left[done:])
+    finally:
+        os.close(fd)

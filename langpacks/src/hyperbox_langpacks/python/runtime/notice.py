@@ -1,0 +1,214 @@
+"""Notices what the program loads, reads and writes of its own tree, and tells the agent.
+
+The agent chooses the rung by it: a changed file that the program has not taken in needs no restart,
+and one that the program wrote itself is not a save. What counts as taken in:
+
+- its own modules, and those that it looked for and did not find;
+- other files that it opened for reading before it listened, for it may keep what they said; later
+  ones too, unless they were opened by a library that reads anew for each request;
+- folders that it listed before it listened (``"folder/"``): a new file there is seen at a restart.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from .report import REPORTER, guarded
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+    from typing import Any
+
+    from .tree import Tree
+
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC
+WROTE_AGAIN = 0.25
+"""Seconds after which a further write to the same path is told again."""
+BETWEEN_REPORTS = 0.2
+ASSETS = frozenset((".css", ".js", ".mjs", ".map", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".ico",
+                    ".webp", ".avif", ".woff", ".woff2", ".ttf", ".eot", ".mp3", ".mp4", ".webm"))
+READ_ANEW = ("jinja2", "mako", "starlette", "anyio", "werkzeug", "flask", "aiohttp", "http.server",
+             "bottle", "tornado", "litestar", "quart", "sanic", "falcon", "django.views.static")
+"""Libraries that open a file again for each answer; template engines look at its time."""
+_CHANGES = frozenset(("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.link",
+                      "os.truncate", "sqlite3.connect"))
+_LISTS = frozenset(("os.listdir", "os.scandir"))
+_WATCHED = _CHANGES | _LISTS | {"open"}
+
+
+class Noticed:
+    """What this process has taken in so far, and what of it has been told."""
+
+    __slots__ = ("_files", "_known_modules", "_known_size", "_last", "_tell_now", "_told",
+                 "_wrote", "listening", "tree")
+
+    def __init__(self) -> None:
+        self.tree: Tree | None = None
+        self.listening = False
+        self._files: list[str] = []
+        self._told: set[str] = set()
+        self._wrote: dict[str, float] = {}
+        self._known_modules: set[str] = set()
+        self._known_size = 0
+        self._last = 0.0
+        self._tell_now = False
+
+    def configure(self, tree: Tree, *, has_port: bool) -> None:
+        """Begin. Modules that are there by now are the interpreter's own or were prepared.
+
+        A program that will never listen has no moment at which its start is over, so each of its
+        files is told as it is loaded.
+        """
+        self.tree = tree
+        self.listening = False
+        self._tell_now = not has_port
+        self._known_modules = set(sys.modules)
+        self._known_size = len(sys.modules)
+
+    # ------------------------------------------------------------------ called by the other hooks
+
+    def loaded(self, path: str) -> None:
+        """One of the project's own files is about to be loaded."""
+        if path in self._told:
+            return
+        self._told.add(path)
+        self._files.append(path)
+        # Told before its code runs: a later edit must find it known, or it would change nothing.
+        if self.listening or self._tell_now:
+            self.tell()
+
+    def missed(self, name: str, path: Sequence[str]) -> None:
+        """A module that nobody found: one that appears below the root would be found next time."""
+        tree = self.tree
+        if tree is None:
+            return
+        base = name.rpartition(".")[2]
+        for folder in path:
+            inside = tree.relative(os.path.join(folder or os.getcwd(), base))
+            if inside is not None:
+                self.loaded_later(inside + ".py", inside + "/__init__.py")
+
+    def loaded_later(self, *paths: str) -> None:
+        """Note paths for the next report."""
+        new = [path for path in paths if path not in self._told]
+        self._told.update(new)
+        self._files.extend(new)
+
+    def traffic(self) -> None:
+        """The program has begun to listen, or has taken a connection."""
+        if not self.listening:
+            self.listening = True
+            self.tell()
+        elif ((self._files or len(sys.modules) != self._known_size)
+              and time.monotonic() - self._last >= BETWEEN_REPORTS):
+            self.tell()
+
+    def tell(self) -> None:
+        """Report what is new since the last time, if anything."""
+        self._note_script()
+        names = self._new_modules()
+        files, self._files = self._files, []
+        self._last = time.monotonic()
+        if names or files:
+            REPORTER.event("modules", names=names, files=files)
+
+    def _note_script(self) -> None:
+        """The main script is opened in C, unheard by any hook."""
+        script = getattr(sys.modules.get("__main__"), "__file__", None)
+        inside = self._inside(script)
+        if inside is not None:
+            self.loaded_later(inside)
+
+    def _new_modules(self) -> list[str]:
+        found = list(sys.modules.items())
+        self._known_size = len(found)
+        new = [(name, module) for name, module in found if name not in self._known_modules]
+        self._known_modules.update(name for name, _ in new)
+        return [name for name, module in new if self._is_library(name, module)]
+
+    def _is_library(self, name: str, module: Any) -> bool:
+        """Whether a prepared parent could import it: it stands outside the tree and is a module."""
+        spec = getattr(module, "__spec__", None)
+        if spec is None or spec.name != name or name.startswith("_hyperbox"):
+            return False
+        origin = spec.origin or next(iter(spec.submodule_search_locations or ()), "")
+        return self.tree is None or not origin.startswith("/") or self.tree.relative(origin) is None
+
+    # -------------------------------------------------------------------------- the audit hook
+
+    def audit(self, event: str, args: tuple[Any, ...]) -> None:
+        """The hook for ``sys.addaudithook``: called for every audited act of the interpreter."""
+        if event in _WATCHED and self.tree is not None:
+            if event == "open":
+                guarded(self._opened, *args)
+            elif event in _LISTS:
+                guarded(self._listed, args[0])
+            else:
+                guarded(self._changed, args)
+
+    def _inside(self, path: object) -> str | None:
+        if isinstance(path, bytes):
+            path = os.fsdecode(path)
+        if not isinstance(path, str) or self.tree is None:
+            return None
+        return self.tree.relative(path)
+
+    def _opened(self, path: object, mode: object, flags: int) -> None:
+        inside = self._inside(path)
+        if inside is None:
+            return
+        if flags & WRITES:
+            self.wrote(inside)
+        elif inside not in self._told and not inside.endswith(".pyc"):
+            self._read(inside, str(path), sys._getframe(3))
+
+    def _read(self, inside: str, path: str, caller: FrameType | None) -> None:
+        if self.listening and (_extension(inside) in ASSETS or _is_read_anew(caller)):
+            return
+        if not os.path.exists(path):
+            REPORTER.event("missing", path=inside)
+        self.loaded(inside)
+
+    def _listed(self, path: object) -> None:
+        if self.listening or isinstance(path, int):
+            return
+        # The import system lists every folder that it looks into; that says nothing.
+        if sys._getframe(3).f_globals.get("__name__") == "_frozen_importlib_external":
+            return
+        inside = self._inside("." if path is None else path)
+        if inside is not None:
+            self.loaded_later(inside.rstrip("/") + "/")
+
+    def _changed(self, args: tuple[Any, ...]) -> None:
+        for path in args[:2]:
+            inside = self._inside(path)
+            if inside is not None:
+                self.wrote(inside)
+
+    def wrote(self, path: str) -> None:
+        """The program is about to change one of its own files."""
+        now = time.monotonic()
+        if now - self._wrote.get(path, -WROTE_AGAIN) >= WROTE_AGAIN:
+            self._wrote[path] = now
+            REPORTER.event("wrote", paths=[path])
+
+
+def _extension(path: str) -> str:
+    return os.path.splitext(path)[1].lower()
+
+
+def _is_read_anew(frame: FrameType | None) -> bool:
+    for _ in range(4):
+        if frame is None:
+            return False
+        if str(frame.f_globals.get("__name__", "")).startswith(READ_ANEW):
+            return True
+        frame = frame.f_back
+    return False
+
+
+NOTICED = Noticed()

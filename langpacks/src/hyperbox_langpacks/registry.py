@@ -1,0 +1,86 @@
+"""Which packs there are, and which of them fits a project.
+
+A pack is an entry point of the group ``hyperbox.packs``: listed by its name, and imported only
+when it is looked for. The built-in ones are also known without any metadata, for inside the
+``.pyz`` that is put on a target there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+
+from hyperbox_langpacks.base import Command, Detection, Pack, PackError, ProjectView
+
+GROUP = "hyperbox.packs"
+BUILT_IN: Mapping[str, str] = {"python": "hyperbox_langpacks.python:PACK"}
+
+
+def pack_names() -> tuple[str, ...]:
+    """Names of all packs, sorted; none of them is imported."""
+    return tuple(sorted(_loaders()))
+
+
+def load_pack(name: str) -> Pack:
+    """The pack of that name. Raises PackError: unknown, or it can't be imported."""
+    loader = _loaders().get(name)
+    if loader is None:
+        raise PackError(f"there is no language pack {name!r}",
+                        hint="known packs: " + ", ".join(pack_names()))
+    try:
+        pack = loader()
+    except (ImportError, AttributeError) as error:
+        raise PackError(f"the language pack {name!r} can't be loaded: {error}") from error
+    if not isinstance(pack, Pack):
+        raise PackError(f"the language pack {name!r} lacks parts of the Pack protocol")
+    return pack
+
+
+def find_pack(view: ProjectView, environ: Mapping[str, str],
+              command: Command | None = None) -> tuple[Pack | None, Detection]:
+    """The pack that fits best, and what it found.
+
+    With a ``command`` of the user, the pack that takes it; none where no pack knows it, and the
+    program is then run as it is. Without one, raises PackError where nothing is found.
+    """
+    packs = [load_pack(name) for name in pack_names()]
+    if command is not None:
+        return _for_command(packs, view, environ, command)
+    found = [(pack, detection) for pack in packs
+             if (detection := pack.detect(view, environ)) is not None]
+    if not found:
+        raise PackError("found no program that can be run here",
+                        hint='say how it is started: [app] command = ["python", "app.py"]',
+                        file="hyperbox.toml")
+    return max(found, key=lambda one: one[1].certainty)
+
+
+def _for_command(packs: list[Pack], view: ProjectView, environ: Mapping[str, str],
+                 command: Command) -> tuple[Pack | None, Detection]:
+    for pack in packs:
+        try:
+            return pack, pack.complete(view, environ, command)
+        except PackError:
+            continue
+    return None, Detection("none", command, "the command is given, and no pack knows it", 0.1)
+
+
+def _loaders() -> dict[str, Callable[[], object]]:
+    """Built-in packs, and on top of them what is installed."""
+    loaders: dict[str, Callable[[], object]] = {
+        name: _from_place(place) for name, place in BUILT_IN.items()}
+    # 4 ms, and only where somebody asks for packs.
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group=GROUP):
+        if entry.name not in BUILT_IN:
+            loaders[entry.name] = entry.load
+    return loaders
+
+
+def _from_place(place: str) -> Callable[[], object]:
+    def load() -> object:
+        module, _, name = place.partition(":")
+        return getattr(import_module(module), name)
+
+    return load
