@@ -13,18 +13,18 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 from hyperbox_agent.clock import SystemClock
 from hyperbox_agent.core.entries import Change
 from hyperbox_agent.core.generation import Verdict
+from hyperbox_agent.core.ignore import IgnoreOptions
 from hyperbox_agent.errors import AgentError
 from hyperbox_agent.home import own_folder
 from hyperbox_agent.supervise.host import Host, HostConfig
 from hyperbox_agent.supervise.pipeline import Flight, Pipeline, Shipped, timings
 from hyperbox_agent.watch.choose import choose_watcher
 from hyperbox_agent.watch.gitlock import GitLock
-from hyperbox_agent.watch.ignorefiles import IgnoreOptions
 from hyperbox_agent.watch.source import Batch, Source
 from hyperbox_agent.watch.tree import SourceTree
 
@@ -98,8 +98,8 @@ class Speaker:
             if event.get("event") != "phase":
                 self._line(json.dumps(event))
         elif event.get("event") == "log":
-            stream = sys.stderr if event.get("stream") == "stderr" else sys.stdout
-            print(event.get("text", ""), file=stream, flush=True)
+            self._line(str(event.get("text", "")),
+                       sys.stderr if event.get("stream") == "stderr" else sys.stdout)
         elif event.get("event") == "state":
             url = f" {event['url']}" if event.get("url") else ""
             self._say(f"{event.get('state')} #{event.get('number')}{url}")
@@ -134,10 +134,12 @@ class Speaker:
         if self._json:
             self._line(json.dumps({"event": "note", "text": text}))
         else:
-            print(f"hyperbox: {text}", file=sys.stderr, flush=True)
+            self._line(f"hyperbox: {text}", sys.stderr)
 
-    def _line(self, text: str) -> None:
-        print(text, flush=True)
+    def _line(self, text: str, stream: TextIO | None = None) -> None:
+        stream = stream or sys.stdout
+        stream.write(f"{text}\n")
+        stream.flush()
 
 
 async def _run(arguments: RunArguments) -> int:

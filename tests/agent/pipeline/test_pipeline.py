@@ -11,8 +11,8 @@ from hyperbox_agent.clock import SystemClock
 from hyperbox_agent.core.entries import Change, Entry, Kind
 from hyperbox_agent.core.generation import Failure, Outcome, Verdict
 from hyperbox_agent.errors import AgentError, LinkLostError
-from hyperbox_agent.watch.source import Batch
 from hyperbox_agent.supervise.pipeline import PATIENCE, Flight, Pipeline, Shipped
+from hyperbox_agent.watch.source import Batch
 from hyperbox_langpacks.base import Rung
 
 

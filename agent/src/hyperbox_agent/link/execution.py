@@ -140,7 +140,12 @@ async def _write(fd: int, data: bytes) -> None:
 
 async def _ready(add: Any, remove: Any, fd: int) -> None:
     woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    add(fd, lambda: woken.done() or woken.set_result(None))
+
+    def wake() -> None:
+        if not woken.done():
+            woken.set_result(None)
+
+    add(fd, wake)
     try:
         await woken
     finally:

@@ -32,6 +32,7 @@ from hyperbox_agent.link.messages import (
     manifest_digest,
     pack_manifest,
 )
+from hyperbox_agent.link.serving import Handler
 from hyperbox_agent.link.stream import ByteStream, socket_stream, stdio_stream
 from hyperbox_agent.link.version import VERSION
 from hyperbox_agent.supervise.host import Host, HostConfig
@@ -53,7 +54,7 @@ class AgentServer:
     def __init__(self, home: str, clock: Clock) -> None:
         self.home = home
         self.events = EventPump()
-        self.host = Host(home, clock, self.events.put)
+        self.host = Host(home, clock, self.events.put, room=self.events.room)
         self.finished = asyncio.Event()
         self._clock = clock
         self._link: Link | None = None
@@ -108,7 +109,7 @@ class AgentServer:
             task.cancel()
 
     def _spawn(self, work: Awaitable[T]) -> asyncio.Task[T]:
-        task: asyncio.Task[T] = asyncio.ensure_future(work)  # type: ignore[assignment]
+        task: asyncio.Task[T] = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -120,12 +121,13 @@ class AgentServer:
     # -- ops ----------------------------------------------------------------------------------
 
     def _register(self, link: Link) -> None:
-        for op, handler in {
+        handlers: Mapping[str, Handler] = {
             "configure": self._configure, "manifest": self._manifest, "missing": self._missing,
             "generation": self._generation, "settle": self._settle,
             "supersede": self._supersede, "rollback": self._rollback, "restart": self._restart,
             "status": self._status, "feed": self._feed, "stop": self._stop,
-        }.items():
+        }
+        for op, handler in handlers.items():
             link.handle(op, handler)
         link.handle_channel("exec", lambda body, channel: serve_exec(self.host, body, channel))
 
@@ -136,7 +138,8 @@ class AgentServer:
             asked.keep_count, asked.keep_bytes)))
         digest = manifest_digest(self.host.manifest()) if asked.mode == "mirror" else ""
         return Configured(ready.adopted, ready.base or 0, digest, ready.state, ready.serving,
-                          {"detection": dict(ready.detection)}).as_json()
+                          {"detection": dict(ready.detection),
+                           "kept": list(self.host.kept())}).as_json()
 
     async def _manifest(self, request: Request) -> Reply:
         return Reply({}, pack_manifest(self.host.manifest()))
@@ -184,10 +187,18 @@ class AgentServer:
     async def _feed(self, request: Request) -> None:
         await self.host.feed(await request.payload.read())
 
-    async def _stop(self, request: Request) -> None:
+    async def _stop(self, request: Request) -> Mapping[str, Any]:
+        """End the program and this agent. ``leftovers``: of a dead agent, too. ``unless_serving``:
+        only where nothing answers."""
+        if request.body.get("unless_serving") and self.host.serves:
+            return {"ended": False}
+        ended = self.host.config is not None
+        if not ended and request.body.get("leftovers"):
+            ended = await self._whole(self.host.take_leftovers())
         await self._whole(self.host.stop(fast=bool(request.body.get("fast"))))
         # The answer goes out before the process ends.
         asyncio.get_running_loop().call_later(0.05, self.finished.set)
+        return {"ended": ended}
 
 
 async def _blobs(request: Request) -> AsyncIterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +15,17 @@ from hyperbox_agent.errors import AgentError
 from hyperbox_agent.supervise.config import AppConfig
 from hyperbox_agent.supervise.in_place import InPlace
 from hyperbox_agent.supervise.mirror import Mirror
-from hyperbox_agent.supervise.supervisor import Supervisor
+from hyperbox_agent.supervise.output import Room
+from hyperbox_agent.supervise.supervisor import Locate, Supervisor
 from hyperbox_agent.supervise.transaction import Permit, Stage, Transaction, Work
 from hyperbox_langpacks.base import Command, Detection, Pack, PackError, Rung, RungChoice
 from hyperbox_langpacks.registry import find_pack
 from hyperbox_langpacks.view import FolderView
 
 Sink = Callable[[Mapping[str, Any]], None]
+
+CONFIGURED = "configured.json"
+"""In the home: what runs here, for the agent that finds what this one left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +59,16 @@ class Ready:
 class Host:
     """One program on one target. Lives on one event loop; survives its links."""
 
-    def __init__(self, home: str, clock: Clock, sink: Sink) -> None:
+    def __init__(self, home: str, clock: Clock, sink: Sink, *, room: Room | None = None,
+                 locate: Locate | None = None) -> None:
+        """``room`` is awaited when there is much output; ``locate`` is asked where the content of
+        a generation is before that generation is started again."""
         self.home = home
         self.config: HostConfig | None = None
         self._clock = clock
         self._sink = sink
+        self._room = room
+        self._locate = locate
         self._supervisor: Supervisor | None = None
         self._transaction: Transaction | None = None
         self._mirror: Mirror | None = None
@@ -85,11 +95,47 @@ class Host:
         self._found = found
         self._supervisor = Supervisor(
             AppConfig.from_json(config.app), pack, found, FolderView(config.root), self.home,
-            clock=self._clock, sink=self._sink)
+            clock=self._clock, sink=self._sink, room=self._room, locate=self._where)
+        self._remember(config)
         adopted = await self._supervisor.open()
         self._transaction = Transaction(
             self._supervisor, self._stage(config), self._clock, self._sink)
         return self._ready(adopted=adopted is not None)
+
+    async def _where(self, number: int) -> str | None:
+        """A tree with the content of generation ``number``: that of its start, if it still has."""
+        if self._locate is not None:
+            return await self._locate(number)
+        return self.supervisor.root
+
+    def _remember(self, config: HostConfig) -> None:
+        """So that what this agent leaves when it is killed can be found and ended."""
+        path = os.path.join(self.home, CONFIGURED)
+        fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "w") as file:
+            json.dump({"session": config.session, "project": config.project, "mode": config.mode,
+                       "root": config.root, "app": dict(config.app)}, file)
+        os.replace(path + ".new", path)
+
+    async def take_leftovers(self) -> bool:
+        """Take over what a killed agent of this home left, to end it; whether there was any."""
+        try:
+            with open(os.path.join(self.home, CONFIGURED)) as file:
+                data = json.load(file)
+        except (OSError, ValueError):
+            return False
+        ready = await self.configure(HostConfig(
+            data["session"], data["project"], data["mode"], data["root"], data["app"]))
+        return ready.adopted
+
+    @property
+    def serves(self) -> bool:
+        """Whether a version of the program answers now."""
+        return self._supervisor is not None and self._supervisor.serving is not None
+
+    def kept(self) -> Sequence[int]:
+        """The generations that a mirrored target can go back to."""
+        return self._mirror.kept() if self._mirror is not None else ()
 
     def _same_program(self, config: HostConfig) -> bool:
         old = self.config

@@ -159,7 +159,7 @@ class Pipeline:
 
     async def run(self) -> None:
         """Take batches through the target until cancelled."""
-        following = asyncio.ensure_future(self.source.next())
+        following: asyncio.Future[Batch] = asyncio.ensure_future(self.source.next())
         try:
             while True:
                 following = self._take(following)
@@ -274,9 +274,7 @@ class Pipeline:
             self.source.accept(flight.batch.changes)
         if outcome.verdict is not Verdict.SUPERSEDED:
             self._streak = 0
-        if outcome.verdict is Verdict.SUPERSEDED:
-            self._renew(flight)
-        elif self._waiting is not None and flight.superseded:
+        if outcome.verdict is Verdict.SUPERSEDED or flight.superseded:
             self._renew(flight)
         if counts:
             self.last = outcome

@@ -31,7 +31,7 @@ from hyperbox_agent.supervise.port import Port, Stats
 from hyperbox_agent.supervise.process import Reaper, become_subreaper
 from hyperbox_agent.supervise.retiring import Retiring
 from hyperbox_agent.supervise.revival import Revival
-from hyperbox_agent.supervise.rundir import run_dir
+from hyperbox_agent.home import run_folder
 from hyperbox_agent.supervise.starter import Starter
 from hyperbox_agent.supervise.warm import Warm
 from hyperbox_agent.supervise.writes import Writes
@@ -100,7 +100,7 @@ class Supervisor:
                                     ).hexdigest()[:12]
         code = os.path.join(home, "code")
         os.makedirs(code, mode=0o700, exist_ok=True)
-        self._run = run_dir(home)
+        self._run = run_folder(home)
         self._starter = Starter(config, pack, found, view, code, self._run, self._mark,
                                 self._environ, clock, sink, self._reported, room)
         self._warm = self._make_warm(code)

@@ -18,7 +18,6 @@ from hyperbox_agent.errors import AgentError
 from hyperbox_agent.supervise.supervisor import Supervisor
 from hyperbox_langpacks.base import FileChange, Rung, RungChoice
 
-
 OWN_WRITE = 1.0
 """Seconds within which a change of a path that the program opened for writing is its own."""
 

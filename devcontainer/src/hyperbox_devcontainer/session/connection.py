@@ -29,6 +29,8 @@ class Connection:
         self._link: Link | None = None
         self._lost = asyncio.Event()
         self._stopping = False
+        self.adopted = False
+        """Whether what runs there was running before us."""
 
     async def open(self, source: Source, base: Base,
                    on_event: Callable[[Mapping[str, Any]], None],
@@ -48,9 +50,10 @@ class Connection:
             if mirrored:
                 await base.learn(ready, link)
         except BaseException:
-            await link.close("the target could not be configured")
+            await _end(link)
             raise
         self._link = link
+        self.adopted = ready.adopted
         self._lost.clear()
         self._watch(link)
 
@@ -108,6 +111,11 @@ class Connection:
         await asyncio.wait([asyncio.ensure_future(_closed(link))], timeout=2.0)
         await link.close()
 
+    async def stop_if_linked(self, *, timeout: float) -> None:
+        """As ``stop``, but only where there is a link."""
+        if self._link is not None:
+            await self.stop(fast=True, timeout=timeout)
+
     async def close(self) -> None:
         """Let go; what runs goes on."""
         self._stopping = True
@@ -115,6 +123,15 @@ class Connection:
         if link is not None:
             await link.close("the session ends")
         await self._connector.close()
+
+
+async def _end(link: Link) -> None:
+    """An agent that could not be configured has nothing to run: it must not stay."""
+    try:
+        await link.call("stop", {"fast": True, "unless_serving": True}, timeout=5.0)
+    except AgentError:
+        pass  # it ends by itself when nobody configures it
+    await link.close("the target could not be configured")
 
 
 async def _closed(link: Link) -> None:

@@ -93,6 +93,16 @@ class Session:
                     await self._clock.sleep(pause)
                     pause = min(pause * 2, 5.0)
 
+    async def wait(self) -> None:
+        """Return or raise when the session can't go on by itself; else never."""
+        await asyncio.gather(*self._tasks)
+
+    async def abandon(self) -> None:
+        """Opening failed: leave nothing behind that this session started."""
+        if not self._connection.adopted:
+            await self._connection.stop_if_linked(timeout=STOP_TIMEOUT)
+        await self._leave()
+
     async def stop(self, *, fast: bool = False) -> None:
         """End everything that the session started, agent included."""
         await self._connection.stop(fast=fast, timeout=STOP_TIMEOUT)
@@ -195,8 +205,9 @@ class Session:
     def status(self) -> dict[str, Any]:
         """A project of ``status --json``."""
         self._report_problems()
+        counts = self._source.tree.counts
         return {"name": self.options.project, "path": self.options.root,
-                "files": self._source.tree.files, "bytes": self._source.tree.bytes,
+                "files": counts.files, "bytes": counts.bytes,
                 "watcher": self._source.watcher.name if self._source.watcher else None,
                 "targets": [self.view.as_json(self._source.pending)]}
 

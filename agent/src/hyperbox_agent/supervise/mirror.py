@@ -1,0 +1,174 @@
+"""The stage of a target that has a tree of its own: content is verified, applied, undone.
+
+The tree's calls block for as long as the disk takes, so they are made in a thread of their own, one
+at a time, while the loop goes on serving.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+from hyperbox_agent.apply.stage import Staged, Stager
+from hyperbox_agent.apply.tree import Applied, Tree
+from hyperbox_agent.core import delta
+from hyperbox_agent.core.entries import Change, Entry, Kind
+from hyperbox_agent.errors import AgentError, MissingBlobsError
+from hyperbox_agent.core.bundle import BundleReader
+from hyperbox_agent.supervise.supervisor import Supervisor
+from hyperbox_agent.supervise.transaction import Work, changed_files
+
+T = TypeVar("T")
+
+
+class Mirror:
+    """One tree and its home. Lives on one event loop; the tree itself in one thread."""
+
+    def __init__(self, root: str, home: str, *, session: str, keep_count: int,
+                 keep_bytes: int) -> None:
+        """Opens the tree and finishes what a killed agent had begun. Raises ApplyError."""
+        self._root = root
+        self._tree = Tree(root, home, session=session)
+        self._keep = (keep_count, keep_bytes)
+        recovered = self._tree.recover()
+        self.state = recovered.state.value
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tree")
+        self._staged: Staged | None = None
+        self._applied: Applied | None = None
+
+    @property
+    def base(self) -> int:
+        """The generation that the tree holds; 0: none."""
+        return self._tree.number
+
+    def close(self) -> None:
+        """Let another agent have the tree."""
+        self._thread.shutdown(wait=True)
+        self._tree.close()
+
+    def manifest(self) -> dict[str, Entry]:
+        """What the tree holds of what was put there, as it is now."""
+        return self._tree.manifest()
+
+    def kept(self) -> Sequence[int]:
+        """The generations that one can go back to."""
+        return self._tree.generations()
+
+    def missing(self, digests: Sequence[bytes]) -> list[bytes]:
+        """Which of these contents are not here."""
+        wanted = [Change(digest.hex(), None, Entry(digest.hex(), Kind.FILE, digest=digest))
+                  for digest in digests]
+        return list(self._tree.missing(wanted))
+
+    def rollback_changes(self, number: int) -> tuple[Change, ...]:
+        """What leads back to generation ``number``. Raises ApplyError when it is not kept."""
+        return self._tree.rollback(number)
+
+    # -- the stage of a transaction -----------------------------------------------------------
+
+    async def prepare(self, work: Work) -> None:
+        """Take the content as it comes, verify it, and lay it out beside the tree."""
+        self._staged = self._applied = None
+        stager = await self._do(lambda: self._tree.begin(work.number, work.changes))
+        sizes = {change.new.digest: change.new.size for change in work.changes
+                 if change.new is not None and change.new.kind is Kind.FILE}
+        try:
+            if work.blobs is not None:
+                reader = BundleReader()
+                async for piece in work.blobs:
+                    records = reader.feed(piece)
+                    if records:
+                        await self._do(partial(self._add, stager, records, sizes))
+                reader.end()
+            self._staged = await self._do(stager.finish)
+        except BaseException:
+            await self._do(stager.abandon)
+            raise
+        work.facts["staged_bytes"] = self._staged.bytes
+
+    def _add(self, stager: Stager, records: Sequence[tuple[bytes, bytes]],
+             sizes: dict[bytes, int]) -> None:
+        for digest, record in records:
+            old = delta.old_digest(record)
+            content = None if old is None else self._tree.content(old)
+            if old is not None and content is None:
+                raise MissingBlobsError("the base of a delta is not here", digests=(old,))
+            stager.add(digest, delta.decode(record, content, size=sizes.get(digest)))
+
+    def gate_files(self, work: Work) -> Sequence[tuple[str, str]]:
+        """The staged files."""
+        staged = self._staged
+        if staged is None:
+            return ()
+        files = ((path, staged.file(path)) for path in changed_files(work.changes))
+        return [(path, place) for path, place in files if place is not None]
+
+    def untouched(self, work: Work) -> bool:
+        """What was gated is what was applied: nobody else writes there."""
+        return True
+
+    async def apply(self, work: Work, supervisor: Supervisor) -> str:
+        """Wait for quiet, then put the batch into the tree while the program stands still."""
+        if not await work.permit.wait() or self._staged is None:
+            return self._root
+        staged = self._staged
+        self._staged = None
+        freeze = self._freezer(work, supervisor)
+        self._applied = await self._do(lambda: self._tree.apply(staged, freeze=freeze))
+        work.facts.update(renames=self._applied.renames, frozen_ms=round(self._applied.ms, 3))
+        if self._applied.left:
+            work.facts["left"] = list(self._applied.left)
+        return self._root
+
+    def _freezer(self, work: Work, supervisor: Supervisor) -> Callable[[], Any]:
+        """The supervisor's ``quiet``, to be entered from the tree's thread."""
+        loop = asyncio.get_running_loop()
+
+        @contextmanager
+        def freeze() -> Iterator[None]:
+            quiet = supervisor.quiet()
+            facts = asyncio.run_coroutine_threadsafe(quiet.__aenter__(), loop).result()
+            try:
+                yield
+            finally:
+                asyncio.run_coroutine_threadsafe(
+                    quiet.__aexit__(None, None, None), loop).result()
+                work.facts.setdefault("quiet", facts)
+
+        return freeze
+
+    async def undo(self, work: Work, supervisor: Supervisor) -> None:
+        """The tree as it was before the batch; the old version still serves."""
+        applied, self._applied = self._applied, None
+        if applied is None:
+            self.discard(work)
+            return
+        freeze = self._freezer(work, supervisor)
+        await self._do(lambda: self._tree.undo(applied, freeze=freeze))
+
+    def commit(self, work: Work) -> None:
+        """What the batch replaced goes to the store, in the background."""
+        applied, self._applied = self._applied, None
+        if applied is not None:
+            self._thread.submit(self._finish, applied)
+
+    def _finish(self, applied: Applied) -> None:
+        try:
+            self._tree.commit(applied)
+            self._tree.prune(*self._keep)
+        except AgentError:
+            # The next batch commits it first, and says what is wrong where somebody listens.
+            return
+
+    def discard(self, work: Work) -> None:
+        """The batch won't be applied; its content stays for a while, for its next try."""
+        staged, self._staged = self._staged, None
+        if staged is not None:
+            self._thread.submit(self._tree.discard, staged)
+
+    async def _do(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)

@@ -1,0 +1,160 @@
+"""Putting a session together from a configuration, and ending what a lost one left."""
+
+from __future__ import annotations
+
+import asyncio
+import glob
+import hashlib
+import os
+from collections.abc import Mapping
+
+from hyperbox_agent.clock import SystemClock
+from hyperbox_agent.core.clock import Clock
+from hyperbox_agent.core.ignore import IgnoreOptions
+from hyperbox_agent.errors import AgentError, LinkLostError, LinkTimeoutError
+from hyperbox_agent.watch.choose import choose_watcher
+from hyperbox_agent.watch.gitlock import GitLock
+from hyperbox_agent.watch.source import Source
+from hyperbox_agent.watch.tree import SourceTree
+from hyperbox_devcontainer.config import Config
+from hyperbox_devcontainer.history import History
+from hyperbox_devcontainer.paths import (
+    Project,
+    history_file,
+    private_dir,
+    project_home,
+    target_home,
+)
+from hyperbox_devcontainer.session.archived import ArchiveBase
+from hyperbox_devcontainer.session.base import Base, MirrorBase
+from hyperbox_devcontainer.session.connect import ProcessConnector, make_connector
+from hyperbox_devcontainer.session.connection import Connection
+from hyperbox_devcontainer.session.options import SessionOptions
+from hyperbox_devcontainer.session.session import OnEvent, Session
+
+
+def options_from(config: Config, environ: Mapping[str, str]) -> SessionOptions:
+    """The session's options out of a configuration."""
+    project, target = config.project, config.target
+    mirrored = target.mode == "mirror"
+    home = target_home(project, target.name, environ)
+    tree = project.root
+    if mirrored:
+        tree = target.path or os.path.join(home, "tree")
+        home = mirror_home(tree) if target.path else home
+    return SessionOptions(
+        project=project.name, root=project.root, target=target.name, kind=target.kind,
+        mode="mirror" if mirrored else "in-place", home=home, tree=tree,
+        state_dir=project_home(project, environ), app=config.as_app_config(),
+        ignore=config.sync.ignore, include=config.sync.include, pull=config.sync.pull,
+        watcher=environ.get("HYPERBOX_WATCHER"))
+
+
+def mirror_home(tree: str) -> str:
+    """The home of a mirrored tree that the user placed: beside it, on the same filesystem."""
+    parent, name = os.path.split(tree.rstrip("/"))
+    return os.path.join(parent, f".hyperbox-{name}")
+
+
+async def open_session(config: Config, *, on_event: OnEvent, clock: Clock) -> Session:
+    """Bring a project up. Events come from the first moment on.
+
+    Where it raises or is cancelled, nothing of it is left running. Raises AgentError,
+    WorkstationError.
+    """
+    options = options_from(config, os.environ)
+    private_dir(options.state_dir)
+    _remember_home(options)
+    source = make_source(options, clock)
+    history = History(history_file(config.project, os.environ))
+    base: Base = MirrorBase() if options.mode == "mirror" else ArchiveBase(options, clock)
+    connection = Connection(options, make_connector(options, clock), session_id(options))
+    session = Session(options, source, base, history, connection, clock, on_event,
+                      config.values())
+    try:
+        source.open()
+        await session.open()
+    except BaseException:
+        await session.abandon()
+        raise
+    return session
+
+
+def session_id(options: SessionOptions) -> str:
+    """Names this project on this target: the same in every session of it."""
+    named = f"{options.root}\0{options.target}\0{options.tree}"
+    return hashlib.sha256(os.fsencode(named)).hexdigest()[:32]
+
+
+def make_source(options: SessionOptions, clock: Clock) -> Source:
+    """The source of a session, not opened yet."""
+    tree = SourceTree(
+        options.root, options=IgnoreOptions(ignore=options.ignore, include=options.include),
+        cache_file=os.path.join(options.state_dir, "scan"))
+    return Source(
+        tree, lambda sink: choose_watcher(options.root, sink, prefer=options.watcher), clock,
+        lock=GitLock(options.root))
+
+
+HOMES = "homes"
+
+
+def _remember_home(options: SessionOptions) -> None:
+    """Note where the target's home is, so that ``down`` finds it without a configuration."""
+    path = os.path.join(options.state_dir, HOMES)
+    known = _homes(path)
+    if options.home not in known:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "a", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(options.home + "\n")
+
+
+def _homes(path: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read().split("\n")[:-1]
+    except OSError:
+        return []
+
+
+def down(project: Project, *, timeout: float) -> bool:
+    """Without a session: end what a lost one left. Gives whether there was anything. Blocking."""
+    state = project_home(project, os.environ)
+    homes = [home for home in _homes(os.path.join(state, HOMES)) if _may_live(home)]
+    if not homes:
+        return False
+    return asyncio.run(_down_all(project, homes, timeout))
+
+
+def _may_live(home: str) -> bool:
+    """Whether a socket of ours stands in ``home``: an agent's or a port holder's."""
+    from hyperbox_agent.home import run_folder
+
+    return os.path.isdir(home) and bool(glob.glob(os.path.join(
+        glob.escape(run_folder(home)), "*.sock")))
+
+
+async def _down_all(project: Project, homes: list[str], timeout: float) -> bool:
+    ended = False
+    for home in homes:
+        ended = await asyncio.wait_for(_down(project, home), timeout) or ended
+    return ended
+
+
+async def _down(project: Project, home: str) -> bool:
+    options = SessionOptions(project=project.name, root=project.root, target="process",
+                             kind="process", mode="in-place", home=home, tree=project.root,
+                             state_dir="")
+    connector = ProcessConnector(options, SystemClock())
+    link = await connector.connect()
+    if link is None:
+        return False
+    try:
+        answer = await link.call("stop", {"leftovers": True}, timeout=None)
+        return bool(answer.body.get("ended", True))
+    except (LinkLostError, LinkTimeoutError, AgentError):
+        return True
+    finally:
+        await link.close()
+        await connector.close()
+
