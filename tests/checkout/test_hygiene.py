@@ -67,23 +67,34 @@ def test_functions_are_small() -> None:
 CHECKERS = re.compile(r"^_?(check|assert|expect|verify|run_state_machine)")
 
 
-def _checks_something(node: ast.AST) -> bool:
-    for inner in ast.walk(node):
-        if isinstance(inner, ast.Assert):
-            return True
-        if isinstance(inner, ast.Call):
-            called = inner.func
-            name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
-            if name in ("raises", "warns", "fail") or CHECKERS.match(name):
-                return True
-    return False
+def _called(node: ast.AST) -> set[str]:
+    """The names that are called anywhere inside."""
+    calls = [inner.func for inner in ast.walk(node) if isinstance(inner, ast.Call)]
+    return {func.attr if isinstance(func, ast.Attribute) else getattr(func, "id", "")
+            for func in calls}
+
+
+def _asserts(node: ast.AST) -> bool:
+    called = _called(node)
+    return (any(isinstance(inner, ast.Assert) for inner in ast.walk(node))
+            or bool(called & {"raises", "warns", "fail"})
+            or any(CHECKERS.match(name) for name in called))
+
+
+def _idle_tests(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Tests that neither assert anything nor call a function of their file that does."""
+    functions = list(functions_of(tree))
+    checking = {node.name for node in functions if _asserts(node)}
+    while more := {node.name for node in functions if _called(node) & checking} - checking:
+        checking |= more
+    yield from (node for node in functions
+                if node.name.startswith("test_") and node.name not in checking)
 
 
 def test_every_test_checks_something() -> None:
     idle = [f"{name_of(path)}:{node.lineno} {node.name}"
             for path in python_files() if path.name.startswith("test_")
-            for node in functions_of(ast.parse(path.read_text("utf-8")))
-            if node.name.startswith("test_") and not _checks_something(node)]
+            for node in _idle_tests(ast.parse(path.read_text("utf-8")))]
     assert idle == []
 
 
