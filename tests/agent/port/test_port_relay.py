@@ -63,7 +63,8 @@ async def test_a_request_in_flight_ends_on_the_instance_that_began_it(port, tool
 async def test_pipelined_requests_are_answered_in_order(port, tools) -> None:
     await port.switch(1, (await tools.backend("a")).address)
     reader, writer = await tools.connect(port)
-    writer.write(b"".join(b"POST /%d HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc" % n for n in range(20)))
+    request = b"POST /%d HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc"
+    writer.write(b"".join(request % n for n in range(20)))
     for n in range(20):
         assert await tools.read_response(reader) == b"a POST /%d HTTP/1.1 3" % n
 
@@ -139,9 +140,12 @@ async def test_the_connection_is_kept_behind(port, tools, request_: bytes, answe
     (b"GET / HTTP/1.0\r\n\r\n", b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi"),
     (GET, b"HTTP/1.0 200 OK\r\n\r\nuntil the end"),
     (GET, b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi"),
-    (b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"),
+    (b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
+     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"),
 ])
-async def test_the_connection_is_closed_behind(port, tools, request_: bytes, answer: bytes) -> None:
+async def test_the_connection_is_closed_behind(
+    port, tools, request_: bytes, answer: bytes,
+) -> None:
     async def fixed(reader, writer) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)
@@ -323,7 +327,7 @@ async def test_only_what_may_be_repeated_is_repeated_after_it_was_read(
                       b"hyperbox: The program closed the connection before it answered.\n")
 
 
-async def test_an_instance_that_dies_before_it_answers_costs_a_502_that_says_so(port, tools) -> None:
+async def test_an_instance_that_dies_before_it_answers_costs_a_502(port, tools) -> None:
     async def dies(reader, writer) -> None:
         await tools.read_request(reader)
 
@@ -540,7 +544,7 @@ async def test_a_slow_instance_costs_the_holder_no_memory(port, tools) -> None:
 
 
 async def test_an_early_refusal_of_an_upload_arrives_whole(port, tools) -> None:
-    answer = b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 40000\r\n\r\n" + b"n" * 40000
+    answer = b"HTTP/1.1 413 No\r\nConnection: close\r\nContent-Length: 40000\r\n\r\n" + b"n" * 40000
 
     async def refuses(reader, writer) -> None:
         await reader.readuntil(b"\r\n\r\n")

@@ -17,7 +17,7 @@ import sys
 from hyperbox_agent.supervise.holder_control import Control
 from hyperbox_agent.supervise.holder_loop import Loop
 from hyperbox_agent.supervise.holder_relay import Relay
-from hyperbox_agent.supervise.peers import PeersTable
+from hyperbox_agent.supervise.peers import PEERS_NAME, PeersTable
 
 PROCESS_NAME = "hyperbox-port"
 
@@ -26,7 +26,7 @@ def main(run_dir: str, control_fd: int) -> None:
     """Serve until the agent says close or nobody needs it any more."""
     _settle_in()
     loop = Loop()
-    peers = PeersTable(os.path.join(run_dir, "peers"))
+    peers = PeersTable(os.path.join(run_dir, PEERS_NAME))
     relay = Relay(loop, peers)
     Control(loop, relay, run_dir, socket.socket(fileno=control_fd))
     loop.run()

@@ -194,14 +194,17 @@ class Control:
         """Nobody came: end the instances, then this process."""
         for timer in self._timers:
             timer.cancel()
-        self._timers = []
+        self._relay.unlisten()
         for kept in self._kept.values():
             kept.end(signal.SIGTERM)
-        self._relay.unlisten()
-        self._loop.later(_GRACE, self._kill_all)
+        self._await_end(self._loop.now + _GRACE)
 
-    def _kill_all(self) -> None:
-        for kept in self._kept.values():
+    def _await_end(self, deadline: float) -> None:
+        left = [kept for kept in self._kept.values() if kept.alive()]
+        if left and self._loop.now < deadline:
+            self._timers = [self._loop.later(0.05, lambda: self._await_end(deadline))]
+            return
+        for kept in left:
             kept.end(signal.SIGKILL)
         self.close()
 

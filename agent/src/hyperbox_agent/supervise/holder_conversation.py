@@ -42,8 +42,8 @@ class Conversation:
 
     __slots__ = (
         "_held", "_linger", "_local_port", "_relay", "_replay", "_response", "_retried", "_reused",
-        "address", "backend", "client", "inbox", "instance", "parked", "patience", "request",
-        "since", "state", "unsent", "waited_bytes", "waiting_since",
+        "address", "attempts", "backend", "client", "inbox", "instance", "parked", "patience",
+        "request", "since", "state", "unsent", "waited_bytes", "waiting_since",
     )
 
     def __init__(self, relay: Relay, sock: socket.socket, address: tuple[str, int, int]) -> None:
@@ -63,6 +63,7 @@ class Conversation:
         """When the message on its way began."""
         self.waiting_since = 0.0
         self.waited_bytes = 0
+        self.attempts = 0
         self.patience: Timer | None = None
         self.parked = False
         """Not read, because all that wait hold too much together."""

@@ -29,8 +29,8 @@ REFUSED_FOR = 1.0
 RETRY = 0.005
 PATIENCE = 0.001
 PATIENCE_LIMIT = 0.016
-"""How long (s) a handshake may stay open. The kernel drops a SYN where the instance's queue is
-full and repeats it after a whole second; closing and asking again costs a millisecond."""
+"""How long (s) a handshake may stay open, doubled with each attempt. Where the instance's queue is
+full the kernel drops the SYN and repeats it after a whole second; asking anew costs a millisecond."""
 SPENT_PAUSE = 0.05
 """Out of descriptors: asking again at once would spin."""
 DRAINS = 2
@@ -121,6 +121,7 @@ class Relay:
     def admit(self, talk: Conversation) -> None:
         """Let the message that ``talk`` has ready begin now, or wait for its turn."""
         talk.waiting_since = self.loop.now
+        talk.attempts = 0
         if self.may_begin(talk) and talk.use_kept():
             return
         talk.state = WAITING
@@ -208,8 +209,8 @@ class Relay:
     def _await_handshake(self, talk: Conversation) -> None:
         del self._waiting[talk]
         self._connecting += 1
-        waited = self.loop.now - talk.waiting_since
-        patience = min(max(PATIENCE, waited / 4), PATIENCE_LIMIT)
+        patience = min(PATIENCE * 2 ** talk.attempts, PATIENCE_LIMIT)
+        talk.attempts = min(talk.attempts + 1, 8)
         talk.patience = self.loop.later(patience, lambda: self._handshake_failed(talk))
 
     def _handshake_failed(self, talk: Conversation) -> None:

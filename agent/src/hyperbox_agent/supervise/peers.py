@@ -14,6 +14,7 @@ import mmap
 import os
 import socket
 
+PEERS_NAME = "peers"
 RECORD = 24
 RECORDS = 65536
 SIZE = RECORD * RECORDS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Sequence
@@ -11,10 +12,12 @@ from typing import Any
 
 from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.errors import PortError
-from hyperbox_agent.supervise.holder_control import VERSION
+from hyperbox_agent.supervise.holder_control import SOCKET_NAME, VERSION
 from hyperbox_agent.supervise.holder_escrow import start_time
+from hyperbox_agent.supervise.peers import PEERS_NAME
 from hyperbox_agent.supervise.port_listen import listen
 from hyperbox_agent.supervise.port_process import (
+    LOG_NAME,
     HolderChannel,
     HolderLostError,
     HolderProcess,
@@ -156,7 +159,7 @@ class Port:
     @property
     def peers_path(self) -> str:
         """The table of client addresses (``HYPERBOX_PEERS``)."""
-        return os.path.join(self._run_dir, "peers")
+        return os.path.join(self._run_dir, PEERS_NAME)
 
     async def switch(self, number: int, backend: tuple[str, int] | None) -> None:
         """New messages go to ``backend`` from now on; None: they wait."""
@@ -219,6 +222,9 @@ class Port:
                 pass  # dead already, or stuck: ended below
         await self._end_process()
         self._drop_all()
+        for name in (SOCKET_NAME, PEERS_NAME):  # a holder that was killed left them
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self._run_dir, name))
 
     # -- opening ------------------------------------------------------------------------------
 
@@ -300,7 +306,7 @@ class Port:
         if len(self._deaths) > _RESTARTS:
             self._failure = PortError(
                 f"the port holder ended {len(self._deaths)} times within {_RESTARTS_WITHIN:g} s",
-                file=os.path.join(self._run_dir, "holder.log"),
+                file=os.path.join(self._run_dir, LOG_NAME),
             )
             self._ready.set()
             return
