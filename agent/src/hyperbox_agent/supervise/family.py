@@ -20,7 +20,7 @@ from hyperbox_agent.supervise.procfs import Stat
 
 _KILL_ROUNDS = 50
 _STOP_LIMIT = 0.1
-"""Seconds to wait for a process to stop: one in an uninterruptible call may not."""
+"""Seconds to wait for a process to stop; it takes some 20 µs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Family:
     others: frozenset[int] = field(default_factory=frozenset)
     """Pids with that parent's mark that are known to belong elsewhere: itself, its other forks."""
     until: int = 0
-    """Start time of the next instance of that parent, if any: what is younger may be its own."""
+    """When the next instance of that parent began, or now: what is younger is not ours."""
 
     def members(self) -> list[Stat]:
         """The living ones, from a scan of all processes: complete, a few ms."""
@@ -176,5 +176,7 @@ async def _stand_still(stats: Iterable[Stat], frozen: Frozen) -> None:
 
 
 def _moves(stat: Stat) -> bool:
+    # One in an uninterruptible call (D; a parent in vfork, too) stops before it is back in its own
+    # code.
     now = procfs.read_stat(stat.pid)
-    return now is not None and now.start == stat.start and now.state not in "TtZXx"
+    return now is not None and now.start == stat.start and now.state not in "TtDZXx"

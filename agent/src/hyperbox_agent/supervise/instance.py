@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hyperbox_agent.core.clock import Clock
+from hyperbox_agent.supervise import procfs
 from hyperbox_agent.supervise.control import Control
 from hyperbox_agent.supervise.family import Ended, Family
 from hyperbox_agent.supervise.limits import first_of
@@ -60,6 +61,8 @@ class Instance:
         self.identity = identity
         self.child = child
         self.born = clock.now()
+        self.born_ticks = procfs.ticks_now()
+        """When it began to be this version; a forked process may be older."""
         self.learned = Learned()
         self.backend: asyncio.Future[Address] = loop.create_future()
         self.ready_line: asyncio.Future[str] = loop.create_future()

@@ -88,8 +88,11 @@ def program_env(config: AppConfig, root: str, environ: Mapping[str, str],
         env.update(read_env_file(os.path.join(root, path), path))
     env.update(config.env)
     for name, value in added.items():
-        if name in _JOINED and env.get(name) and env[name] != value:
-            value = value + os.pathsep + env[name]
+        if name in _JOINED:
+            entries = value.split(os.pathsep)
+            users = [one for one in env.get(name, "").split(os.pathsep)
+                     if one and one not in entries]
+            value = os.pathsep.join([*entries, *users])
         env[name] = value
     return env
 

@@ -199,7 +199,7 @@ class Child:
     def take(cls, pid: int, clock: Clock, *, start: int | None = None) -> Child:
         """Watch a process that somebody else started. Raises ProgramError when it is gone."""
         found = procfs.read_stat(pid)
-        if found is None or (start is not None and found.start != start):
+        if found is None or not found.alive or start not in (None, found.start):
             raise ProgramError(f"process {pid} is gone")
         return cls(pid, found.start, clock)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -43,6 +44,11 @@ def read_stat(pid: int) -> Stat | None:
     except (OSError, ValueError, IndexError):
         # ESRCH comes in the middle of a read when the process goes away.
         return None
+
+
+def ticks_now() -> int:
+    """Now, on the scale of ``Stat.start``."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
 
 
 def is_alive(pid: int, start: int) -> bool:

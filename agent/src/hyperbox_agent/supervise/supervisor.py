@@ -17,7 +17,7 @@ from typing import Any
 from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.core.generation import Failure, State
 from hyperbox_agent.errors import AgentError, ProgramError
-from hyperbox_agent.supervise import adoption, records
+from hyperbox_agent.supervise import adoption, procfs, records
 from hyperbox_agent.supervise.adoption import Adopted
 from hyperbox_agent.supervise.attempt import Attempt, Attempts
 from hyperbox_agent.supervise.chores import Chores
@@ -436,17 +436,19 @@ class Supervisor:
         self._save()
 
     async def _after_live(self, instance: Instance) -> None:
-        """What the next reload is quicker for, and ``post``."""
+        """What makes the next reload quick, what survives our own death, and ``post``."""
+        if self._warm.has_learned:
+            self._nudge()
         if self._port is not None:
             kept = instance.descriptors
             await self._port.keep(instance.identity.serial, instance.child.pid,
                                   list(kept.values()),
                                   {"streams": list(kept), "tty": self.config.tty})
         await self._chores.after(instance.number, instance.root)
-        if not instance.learned.modules:
+        if not self._warm.has_learned:
             await self._clock.sleep(_LEARN_LATE)
-        if instance is self._live:
-            self._nudge()
+            if instance is self._live:
+                self._nudge()
 
     def _nudge(self) -> None:
         if self._starter.can_fork:
@@ -537,11 +539,12 @@ class Supervisor:
 
     async def _end(self, instance: Instance) -> Ended:
         serial = instance.identity.serial
-        younger = [one.child.start for one in self._instances.values()
+        await self._warm.settled()
+        others = frozenset(self._warm.pids | {one.child.pid for one in self._instances.values()})
+        younger = [one.born_ticks for one in self._instances.values()
                    if one.identity.pool and one.identity.serial > serial]
-        pids = self._warm.pids | {one.child.pid for one in self._instances.values()}
-        ended = await instance.end(self._grace, others=frozenset(pids),
-                                   until=min(younger, default=0))
+        ended = await instance.end(self._grace, others=others,
+                                   until=min(younger, default=procfs.ticks_now()))
         self._instances.pop(serial, None)
         if self._port is not None and self._stopping is None:
             await self._port.forget(serial)

@@ -137,6 +137,7 @@ class Warm:
         self._closed = False
         self._envs: dict[str, Mapping[str, str]] = {}
         """Environment of each worker by its mark."""
+        self._forking = asyncio.Lock()
         self._fresh = 0
         self._calm_since = clock.now()
 
@@ -146,6 +147,11 @@ class Warm:
     def ready(self) -> bool:
         """Whether a child waits for its go."""
         return self._now.spare is not None and self._now.spare.alive
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether it is known what a prepared parent should import."""
+        return self._now.prepared or bool(self._learned.of(self._interpreter))
 
     @property
     def refused(self) -> str | None:
@@ -294,8 +300,9 @@ class Warm:
                 await self._prepare()
                 await self._fork_ahead()
         except WorkerError as error:
+            if error.message != self._now.refused:
+                self._problem(f"no warm restart for now: {error.message}")
             self._now.refused = error.message
-            self._problem(f"no warm restart for now: {error.message}")
 
     async def _prepare(self) -> None:
         """A new parent with all that is known; takes the old one's place when it is ready."""
@@ -340,11 +347,17 @@ class Warm:
         if self._now.spare is not None:
             self._now.spare.discard()
             self._now.spare = None
-        spare = await self._fork(worker)
-        if worker is self._now.worker and not self._closed:
-            self._now.spare = spare
-        else:
-            spare.discard()
+        async with self._forking:
+            spare = await self._fork(worker)
+            if worker is self._now.worker and not self._closed:
+                self._now.spare, self._now.refused = spare, None
+            else:
+                spare.discard()
+
+    async def settled(self) -> None:
+        """Return when no fork is under way, so that ``pids`` has them all."""
+        async with self._forking:
+            return
 
     async def _fork(self, worker: Worker) -> Spare:
         ends: Ends = open_pipes()
