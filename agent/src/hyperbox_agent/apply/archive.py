@@ -82,6 +82,10 @@ class Archive:
         """The numbers that ``checkout`` knows, oldest first."""
         return self._history.numbers()
 
+    def manifest(self, number: int) -> Manifest:
+        """What generation ``number`` held. Raises ApplyError when it is not kept."""
+        return self._history.at(number)
+
     def begin(self, number: int, manifest: Manifest) -> None:
         """The source is now ``manifest``, whatever was recorded before. Copies nothing yet.
 

@@ -28,7 +28,7 @@ from hyperbox_agent.apply.probe import folding_of
 from hyperbox_agent.apply.stage import Staged, Stager
 from hyperbox_agent.core.entries import Change, Entry, Kind
 from hyperbox_agent.core.plan import Folding, diff, order, validate
-from hyperbox_agent.errors import ApplyError, StoreError
+from hyperbox_agent.errors import ApplyError, MissingBlobsError, StoreError
 from hyperbox_agent.store import pruning
 from hyperbox_agent.store.blobs import BlobStore
 from hyperbox_agent.store.history import History
@@ -196,6 +196,14 @@ class Tree:
                     if len(found) >= limit:
                         return tuple(found)
         return tuple(found)
+
+    def content(self, digest: bytes) -> bytes | None:
+        """A content that is here, verified: the base of a delta. None: it is not here."""
+        pieces = self._contents.pieces(digest, self._present(), frozenset(self._damaged))
+        try:
+            return None if pieces is None else b"".join(pieces)
+        except MissingBlobsError:
+            return None
 
     # -- staging --------------------------------------------------------------------------------
 

@@ -54,7 +54,8 @@ class AgentServer:
     def __init__(self, home: str, clock: Clock) -> None:
         self.home = home
         self.events = EventPump()
-        self.host = Host(home, clock, self.events.put, room=self.events.room)
+        self.host = Host(home, clock, self.events.put, room=self.events.room,
+                         locate=self._locate)
         self.finished = asyncio.Event()
         self._clock = clock
         self._link: Link | None = None
@@ -117,6 +118,22 @@ class AgentServer:
     async def _whole(self, work: Awaitable[T]) -> T:
         """Finish ``work`` even if the link that asked for it is lost half way."""
         return await asyncio.shield(self._spawn(work))
+
+    async def _locate(self, number: int) -> str | None:
+        """Where the content of a generation is now, before it is started again.
+
+        A mirrored tree has it itself. In place the source may have been edited since, so the
+        session is asked; without one the source is all there is.
+        """
+        root = self.host.supervisor.root
+        if self.host.mirrors or self._link is None:
+            return root
+        try:
+            answer = await self._link.call("locate", {"number": number}, timeout=30.0)
+        except AgentError:
+            return root
+        found = answer.body.get("root")
+        return found if isinstance(found, str) else root
 
     # -- ops ----------------------------------------------------------------------------------
 

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 from hyperbox_agent.apply.stage import Staged, Stager
 from hyperbox_agent.apply.tree import Applied, Tree
 from hyperbox_agent.core import delta
+from hyperbox_agent.core.bundle import BundleReader
 from hyperbox_agent.core.entries import Change, Entry, Kind
 from hyperbox_agent.errors import AgentError, MissingBlobsError
-from hyperbox_agent.core.bundle import BundleReader
 from hyperbox_agent.supervise.supervisor import Supervisor
 from hyperbox_agent.supervise.transaction import Work, changed_files
 

@@ -1,62 +1,136 @@
-"""The base of a session in place: what went live is remembered here, beside the history."""
+"""The base of a session in place: what went live is archived here, so that one can go back to it.
+
+The source is never written. An older generation is built in a folder of its own and run from there.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
+from hyperbox_agent.apply.archive import Archive
 from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.core.entries import Change
-from hyperbox_agent.errors import AgentError
+from hyperbox_agent.core.plan import diff
+from hyperbox_agent.errors import AgentError, ApplyError
 from hyperbox_agent.link.connection import Link
 from hyperbox_agent.link.messages import Configured
 from hyperbox_agent.watch.source import Source
 from hyperbox_devcontainer.session.options import SessionOptions
 
+SLICE = 0.01
+REST = 0.05
+"""Seconds of copying and of rest: a fifth of one core until everything is archived."""
+
+NEVER_LINKED = frozenset({".git", ".hg", ".svn", "__pycache__", ".mypy_cache", ".pytest_cache",
+                          ".ruff_cache", ".hypothesis", ".tox", ".nox"})
+
 
 class ArchiveBase:
     """Implements ``Base`` for a program that runs from the source itself."""
 
-    def __init__(self, options: SessionOptions, clock: Clock) -> None:
+    def __init__(self, options: SessionOptions, source: Source, clock: Clock) -> None:
         self._options = options
+        self._source = source
         self._clock = clock
-        self._number = 0
+        self._archive = Archive(os.path.join(options.state_dir, "archive"), options.root)
+        self._trees = os.path.join(options.state_dir, "trees")
+        self._more = asyncio.Event()
+        self._more.set()
 
     def number(self) -> int:
         """See Base."""
-        return self._number
+        return self._archive.number
 
     async def learn(self, ready: Configured, link: Link) -> None:
-        """In place the target holds nothing of its own."""
+        """In place the target holds nothing of its own; it may ask for an older tree."""
+        async def locate(request: Any) -> Mapping[str, Any]:
+            return {"root": await self.locate(int(request.body["number"]))}
+
+        link.handle("locate", locate)
 
     def converge(self, ready: Configured, source: Source) -> tuple[Change, ...] | None:
-        """See Base."""
-        source.rebase(())
-        return ()
+        """See Base. A running generation that isn't kept here is replaced by a first start."""
+        serving = ready.serving if ready.adopted else None
+        if serving is None or serving not in self._archive.generations():
+            source.rebase(())
+            return ()
+        source.rebase(diff(self._archive.manifest(serving), source.tree.manifest))
+        return None
 
     def committed(self, number: int, changes: tuple[Change, ...]) -> None:
         """See Base."""
-        self._number = number
+        if changes and self._archive.number:
+            self._archive.record(number, changes)
+        else:
+            self._archive.begin(number, self._source.tree.manifest)
+        self._more.set()
 
     def kept(self) -> list[int]:
         """See Base."""
-        return []
+        return list(self._archive.generations())
 
     async def prepare_rollback(self, number: int) -> Mapping[str, Any]:
-        """See Base."""
-        raise AgentError(f"generation #{number} is not kept")
+        """Build the older generation. Raises ApplyError where it can't be had whole."""
+        return {"root": await asyncio.to_thread(self._build, number)}
+
+    async def locate(self, number: int) -> str | None:
+        """A tree with the content of ``number``: the source while it is that, else one is built."""
+        if number not in self._archive.generations():
+            return None
+        if not diff(self._archive.manifest(number), self._source.tree.manifest):
+            return self._options.root
+        try:
+            return await asyncio.to_thread(self._build, number)
+        except AgentError:
+            return None
+
+    def _build(self, number: int) -> str:
+        dest = os.path.join(self._trees, str(number))
+        if os.path.isdir(dest):
+            # It may have been run, and written to, since it was built.
+            aside = f"{dest}.old-{os.getpid()}"
+            os.rename(dest, aside)
+            shutil.rmtree(aside, ignore_errors=True)
+        self._archive.checkout(number, dest, self._ignored_entries())
+        return dest
+
+    def _ignored_entries(self) -> dict[str, str]:
+        """What lies in the source and isn't ours to keep, but what a program needs: ``.env``,
+        environments, databases."""
+        manifest = self._source.tree.manifest
+        links: dict[str, str] = {}
+        for folder in self._source.tree.dirs():
+            absolute = os.path.join(self._options.root, folder)
+            if os.path.isabs(folder) or not os.path.isdir(absolute):
+                continue
+            for name in os.listdir(absolute):
+                path = f"{folder}/{name}" if folder else name
+                if path not in manifest and name not in NEVER_LINKED:
+                    links[path] = os.path.join(absolute, name)
+        return links
 
     async def rolled_back(self, number: int, source: Source) -> list[str]:
         """See Base."""
-        return []
-
-    def crashed(self, event: Mapping[str, Any]) -> None:
-        """See Base."""
+        changes = diff(self._archive.manifest(number), source.tree.manifest)
+        source.rebase(changes)
+        return [change.path for change in changes]
 
     async def run(self) -> None:
-        """See Base."""
-        await asyncio.Event().wait()
+        """Copy what is not archived yet, a little at a time."""
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            try:
+                while self._archive.record_some(self._source.tree.read, SLICE):
+                    await self._clock.sleep(REST)
+                self._archive.prune(self._options.keep_count, self._options.keep_bytes)
+            except ApplyError:
+                # No room for a way back; going forward needs none. The next generation tries anew.
+                continue
 
     def close(self) -> None:
-        """See Base."""
+        """What is archived stays."""

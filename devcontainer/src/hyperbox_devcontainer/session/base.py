@@ -47,10 +47,6 @@ class Base(Protocol):
         """``number`` is live again; gives the paths in which the source differs from it."""
         ...
 
-    def crashed(self, event: Mapping[str, Any]) -> None:
-        """The program died and the target asks for the tree of its generation."""
-        ...
-
     async def run(self) -> None:
         """Work in the background, until cancelled."""
         ...
@@ -112,9 +108,6 @@ class MirrorBase:
         changes = diff(await self._manifest(self._link), source.tree.manifest)
         source.rebase(changes)
         return [change.path for change in changes]
-
-    def crashed(self, event: Mapping[str, Any]) -> None:
-        """The target's tree is that generation's."""
 
     async def run(self) -> None:
         """Nothing to do."""

@@ -47,8 +47,7 @@ class Connection:
         try:
             answer = await link.call("configure", asked.as_json(), timeout=CONFIGURE_TIMEOUT)
             ready = Configured.from_json(answer.body)
-            if mirrored:
-                await base.learn(ready, link)
+            await base.learn(ready, link)
         except BaseException:
             await _end(link)
             raise

@@ -67,7 +67,8 @@ async def open_session(config: Config, *, on_event: OnEvent, clock: Clock) -> Se
     _remember_home(options)
     source = make_source(options, clock)
     history = History(history_file(config.project, os.environ))
-    base: Base = MirrorBase() if options.mode == "mirror" else ArchiveBase(options, clock)
+    base: Base = MirrorBase() if options.mode == "mirror" else ArchiveBase(
+        options, source, clock)
     connection = Connection(options, make_connector(options, clock), session_id(options))
     session = Session(options, source, base, history, connection, clock, on_event,
                       config.values())

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
 from hyperbox_agent.core import delta
+from hyperbox_agent.core.bundle import pack_blobs
 from hyperbox_agent.core.entries import Change, Entry, Kind
 from hyperbox_agent.core.generation import Outcome, Verdict
 from hyperbox_agent.errors import AgentError, WatchError
-from hyperbox_agent.core.bundle import pack_blobs
 from hyperbox_agent.link.connection import Link
 from hyperbox_agent.link.messages import GenerationRequest, SettleRequest, SupersedeRequest
 from hyperbox_agent.supervise.pipeline import Shipped

@@ -184,8 +184,6 @@ class Session:
             self.view.url = event.get("url") or self.view.url
             self.view.pid = event.get("pid")
             self._state(State(event["state"]), event.get("number"))
-        elif kind == "crashed":
-            self._base.crashed(event)
         else:
             self._tell({**event, "project": self.options.project,
                         "target": self.options.target})
