@@ -51,7 +51,7 @@ def we_say(texts: Mapping[str, bytes], entries: Mapping[str, bool], *,
            fold: bool = False) -> dict[str, tuple[str, int] | None]:
     rules = IgnoreRules(IgnoreOptions())
     lists = {folder: PatternList(parse_git(text, f"{folder}/.gitignore".lstrip("/")), fold=fold,
-                                 cut=len(folder) + 1 if folder else 0)
+                                 folder=folder and folder + "/")
              for folder, text in texts.items()}
     verdicts: dict[str, tuple[str, int] | None] = {}
     for path, is_dir in entries.items():

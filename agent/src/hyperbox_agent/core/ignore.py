@@ -7,20 +7,16 @@ way (``IgnoreRules.reason``), so that both can't differ.
 
 from __future__ import annotations
 
-import posixpath
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from hyperbox_agent.core.wildmatch import (
-    ascii_lower,
-    byte_text,
-    docker_regex,
-    file_text,
-    git_regex,
-    literal_length,
-)
+from hyperbox_agent.core.patterns import Pattern, PatternList, Shape, parse_docker, parse_git
+from hyperbox_agent.core.wildmatch import byte_text, file_text, git_regex, literal_length
+
+__all__ = ["VENV", "IgnoreOptions", "IgnoreRules", "Pattern", "PatternList", "Scope",
+           "parse_docker", "parse_git"]
 
 BUILT_IN = "built in"
 """The source that the verdict names for excludes of our own."""
@@ -54,238 +50,14 @@ class IgnoreOptions:
     """Follow ``.dockerignore``."""
 
 
-class _Shape(Enum):
-    NAME = 0
-    """Compared with the last part of a path."""
-    PATH = 1
-    """Compared with the path below the list's base."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pattern:
-    """One line of an ignore file."""
-
-    text: str
-    source: str
-    line: int
-    negative: bool
-    only_dir: bool
-    shape: _Shape
-    body: str
-    """Byte text, without ``!``, anchor and trailing slash."""
-    docker: bool = False
-
-    def __str__(self) -> str:
-        where = f"{self.source}:{self.line}" if self.line else self.source
-        return f"{where}: {self.text}"
-
-
 VENV = Pattern(text="a folder with pyvenv.cfg", source=BUILT_IN, line=0, negative=False,
-               only_dir=True, shape=_Shape.NAME, body="")
+               only_dir=True, shape=Shape.NAME, body="")
 """Why a virtual environment is ignored, whatever its name is."""
-
-
-def parse_git(data: bytes, source: str) -> list[Pattern]:
-    """The patterns of a ``.gitignore``, line by line as git reads it. Never fails."""
-    text = data.decode("latin-1").removeprefix("\xef\xbb\xbf")
-    found = []
-    for number, raw in enumerate(text.split("\n"), 1):
-        line = raw.removesuffix("\r").partition("\0")[0]
-        if line.startswith("#"):
-            continue
-        pattern = _git_pattern(_trim(line), source, number)
-        if pattern is not None:
-            found.append(pattern)
-    return found
-
-
-def _trim(line: str) -> str:
-    """Without trailing spaces, unless a backslash keeps one. Tabs stay, as in git."""
-    if not line.endswith(" "):
-        return line
-    last = None
-    i = 0
-    while i < len(line):
-        if line[i] == " ":
-            last = i if last is None else last
-        else:
-            last = None
-            if line[i] == "\\":
-                i += 1
-                if i == len(line):
-                    return line
-        i += 1
-    return line if last is None else line[:last]
-
-
-def _git_pattern(line: str, source: str, number: int) -> Pattern | None:
-    negative = line.startswith("!")
-    body = line[1:] if negative else line
-    only_dir = body.endswith("/")
-    if only_dir:
-        body = body[:-1]
-    if not body or body == "/":
-        return None
-    shape = _Shape.PATH if "/" in body else _Shape.NAME
-    return Pattern(text=_shown(line), source=source, line=number, negative=negative,
-                   only_dir=only_dir, shape=shape, body=body.removeprefix("/"))
-
-
-def _shown(line: str) -> str:
-    return line.encode("latin-1").decode("utf-8", "surrogateescape")
-
-
-def parse_docker(data: bytes, source: str) -> list[Pattern]:
-    """The patterns of a ``.dockerignore``: all are anchored at the root, ``!`` brings back."""
-    text = data.decode("latin-1").removeprefix("\xef\xbb\xbf")
-    found = []
-    for number, raw in enumerate(text.split("\n"), 1):
-        line = raw.strip()
-        if not line or raw.startswith("#"):
-            continue
-        negative = line.startswith("!")
-        body = line[1:].strip() if negative else line
-        body = posixpath.normpath(body).lstrip("/") if body else ""
-        # "." would ignore the root itself, which docker does not do either.
-        if body and body != ".":
-            found.append(Pattern(text=_shown(line), source=source, line=number, negative=negative,
-                                 only_dir=False, shape=_Shape.PATH, body=body, docker=True))
-    return found
 
 
 def _fixed(texts: Iterable[str], source: str) -> list[Pattern]:
     lines = "\n".join(texts).encode("utf-8", "surrogateescape")
     return [replace(pattern, line=0) for pattern in parse_git(lines, source)]
-
-
-class _Index:
-    """The patterns of a list that can match one kind of entry, ready to be asked.
-
-    Most patterns are a name, an extension or a path: those are look-ups. The rest is one regular
-    expression each for names and for paths, newest pattern first, so that the first alternative
-    that matches is the last line that matches.
-    """
-
-    __slots__ = ("exts", "name_at", "name_glob", "names", "path_at", "path_glob", "paths",
-                 "suffixes", "wants_path")
-
-    def __init__(self, numbered: Sequence[tuple[int, Pattern]], fold: bool) -> None:
-        self.names: dict[str, int] = {}
-        self.exts: dict[str, int] = {}
-        self.suffixes: dict[str, int] = {}
-        self.paths: dict[str, int] = {}
-        names: list[tuple[int, str]] = []
-        paths: list[tuple[int, str]] = []
-        for number, pattern in numbered:
-            if pattern.shape is _Shape.NAME:
-                self._add_name(number, pattern.body, names, fold)
-            elif literal_length(pattern.body) == len(pattern.body):
-                self.paths[ascii_lower(pattern.body) if fold else pattern.body] = number
-            else:
-                body = _path_regex(pattern, fold)
-                if body is not None:
-                    paths.append((number, body))
-        self.name_glob, self.name_at = _combine(names)
-        self.path_glob, self.path_at = _combine(paths)
-        self.wants_path = bool(self.paths) or self.path_glob is not None
-
-    def _add_name(self, number: int, body: str, globs: list[tuple[int, str]], fold: bool) -> None:
-        plain = ascii_lower(body) if fold else body
-        length = literal_length(body)
-        if length == len(body):
-            self.names[plain] = number
-        elif body[0] == "*" and literal_length(body[1:]) == len(body) - 1:
-            suffix = plain[1:]
-            if suffix.startswith(".") and "." not in suffix[1:]:
-                self.exts[suffix[1:]] = number
-            else:
-                self.suffixes[suffix] = number
-        else:
-            regex = git_regex(body, pathname=False, fold=fold)
-            if regex is not None:
-                globs.append((number, regex))
-
-    def last(self, path: str, name: str) -> int:
-        """The highest number of a pattern that matches, -1 if none does."""
-        best = self.names.get(name, -1)
-        if self.exts:
-            _, dot, ext = name.rpartition(".")
-            if dot:
-                best = max(best, self.exts.get(ext, -1))
-        for suffix, number in self.suffixes.items():
-            if number > best and name.endswith(suffix):
-                best = number
-        if self.name_glob is not None:
-            found = self.name_glob.fullmatch(name)
-            if found:
-                best = max(best, self.name_at[found.lastindex or 0])
-        if self.wants_path:
-            best = max(best, self.paths.get(path, -1))
-            if self.path_glob is not None:
-                found = self.path_glob.fullmatch(path)
-                if found:
-                    best = max(best, self.path_at[found.lastindex or 0])
-        return best
-
-
-def _path_regex(pattern: Pattern, fold: bool) -> str | None:
-    if pattern.docker:
-        return docker_regex(pattern.body)
-    # git compares the literal beginning by itself and gives wildmatch only the rest, so that "**"
-    # right behind it counts as the beginning of a pattern: "foo**/bar" matches "foobar".
-    cut = literal_length(pattern.body)
-    head, rest = pattern.body[:cut], pattern.body[cut:]
-    regex = git_regex(rest, pathname=True, fold=fold)
-    return None if regex is None else re.escape(ascii_lower(head) if fold else head) + regex
-
-
-def _combine(numbered: list[tuple[int, str]]) -> tuple[re.Pattern[str] | None, tuple[int, ...]]:
-    if not numbered:
-        return None, ()
-    newest_first = numbered[::-1]
-    regex = re.compile("|".join(f"({body})" for _, body in newest_first), re.DOTALL)
-    return regex, (-1, *(number for number, _ in newest_first))
-
-
-class PatternList:
-    """Patterns with one base, in their order; the last one that matches decides.
-
-    How a path of the tree becomes a path below the base: ``cut`` characters are taken off, or
-    ``prefix`` is put before it where the base lies above the tree.
-    """
-
-    __slots__ = ("_cut", "_dirs", "_files", "_prefix", "fold", "patterns")
-
-    def __init__(self, patterns: Sequence[Pattern], *, cut: int = 0, prefix: str = "",
-                 fold: bool = False) -> None:
-        self.patterns = tuple(patterns)
-        self.fold = fold
-        # In characters of byte text.
-        self._cut = cut
-        self._prefix = byte_text(prefix)
-        if fold:
-            self._prefix = ascii_lower(self._prefix)
-        numbered = list(enumerate(self.patterns))
-        self._dirs = _Index(numbered, fold)
-        files = [(n, p) for n, p in numbered if not p.only_dir]
-        self._files = self._dirs if len(files) == len(numbered) else _Index(files, fold)
-
-    def __bool__(self) -> bool:
-        return bool(self.patterns)
-
-    def last(self, path: str, name: str, is_dir: bool) -> int:
-        """Index of the last pattern that matches, -1 if none. ``path``, ``name``: byte text."""
-        index = self._dirs if is_dir else self._files
-        if self.fold:
-            path, name = ascii_lower(path), ascii_lower(name)
-        if index.wants_path:
-            path = path[self._cut:] if self._cut else self._prefix + path
-        return index.last(path, name)
-
-    def match(self, path: str, name: str, is_dir: bool) -> Pattern | None:
-        """The pattern that decides, None if none does."""
-        at = self.last(path, name, is_dir)
-        return self.patterns[at] if at >= 0 else None
 
 
 class _Reach:
@@ -294,7 +66,7 @@ class _Reach:
     def __init__(self, patterns: Iterable[Pattern]) -> None:
         # A pattern without a slash is looked for in kept folders only: to follow it everywhere
         # would mean to walk through all that is ignored.
-        self._ways = [p.body.split("/") for p in patterns if p.shape is _Shape.PATH]
+        self._ways = [p.body.split("/") for p in patterns if p.shape is Shape.PATH]
 
     def leads_to(self, path: str) -> frozenset[str] | None:
         """The names to look for in the folder ``path``; empty: none, None: all of them."""
@@ -342,20 +114,66 @@ class IgnoreRules:
         git = (*self.above, own) if own else self.above
         return Scope(self, git=git)
 
-    def reason(self, path: str, is_dir: bool, lists: Mapping[str, PatternList]) -> Pattern | None:
+    def reason(self, path: str, is_dir: bool, lists: Mapping[str, PatternList],
+               repositories: Container[str] = ()) -> Pattern | None:
         """The pattern that has ``path`` ignored, None if it is kept.
 
-        ``lists``: each folder's own git patterns, by the folder's path.
+        ``lists``: each folder's own git patterns, by the folder's path; ``repositories``: those of
+        them that are work trees of their own.
         """
         scope = self.top(lists.get(""))
         parts = path.split("/")
         for i in range(1, len(parts)):
             folder = "/".join(parts[:i])
-            entered = scope.enter(folder, parts[i - 1], lists.get(folder))
+            entered = scope.enter(folder, parts[i - 1], lists.get(folder),
+                                  repository=folder in repositories)
             if entered is None:
                 return scope.ignored_by(folder, parts[i - 1], True)
             scope = entered
         return scope.ignored_by(path, parts[-1], is_dir)
+
+
+class _Glance:
+    """Whether any pattern can speak of a file at all: for most files none can.
+
+    A look-up or two instead of one list after the other. It may say yes for nothing, never no.
+    """
+
+    __slots__ = ("_exts", "_globs", "_names", "_path_globs", "_paths", "_suffixes")
+
+    def __init__(self, lists: Iterable[PatternList]) -> None:
+        names: set[str] = set()
+        exts: set[str] = set()
+        suffixes: set[str] = set()
+        paths: set[str | None] = set()
+        globs = []
+        path_globs = []
+        for patterns in lists:
+            index = patterns.for_files
+            names |= index.names.keys()
+            exts |= index.exts.keys()
+            suffixes |= index.suffixes.keys()
+            paths |= {patterns.in_tree(path) for path in index.paths}
+            if index.name_glob is not None:
+                globs.append((index.firsts, index.name_glob.fullmatch))
+            if index.path_glob is not None:
+                path_globs.append((patterns.below_base, index.path_glob.fullmatch))
+        self._names = frozenset(names)
+        self._exts = frozenset(exts)
+        self._suffixes = tuple(suffixes)
+        self._paths = frozenset(paths)
+        self._globs = tuple(globs)
+        self._path_globs = tuple(path_globs)
+
+    def spoken_of(self, path: str, name: str) -> bool:
+        """Byte text, and no list may fold case."""
+        if (name in self._names or name.rpartition(".")[2] in self._exts
+                or name.endswith(self._suffixes) or path in self._paths):
+            return True
+        for firsts, match in self._globs:
+            if (firsts is None or name[0] in firsts) and match(name):
+                return True
+        return bool(self._path_globs) and any(match(b(path)) for b, match in self._path_globs)
 
 
 class _Inside(Enum):
@@ -369,7 +187,7 @@ class _Inside(Enum):
 class Scope:
     """The rules as they stand for what lies directly in one folder. Immutable; often shared."""
 
-    __slots__ = ("_because", "_docker_at", "_git", "_inside", "_rules", "only")
+    __slots__ = ("_because", "_docker_at", "_git", "_glance", "_inside", "_rules", "only")
 
     def __init__(self, rules: IgnoreRules, *, git: tuple[PatternList, ...] = (),
                  docker_at: int = -1, inside: _Inside = _Inside.PLAIN,
@@ -379,8 +197,23 @@ class Scope:
         self._docker_at = docker_at
         self._inside = inside
         self._because = because
+        self._glance = self._make_glance()
         self.only = only
         """Where not None: just these names are to be looked for, the folder is not listed."""
+
+    def surely_kept(self, path: str, name: str) -> bool:
+        """Whether this file is kept, told at a glance. False: ask ``ignored_by``."""
+        return (self._glance is not None and path.isascii()
+                and not self._glance.spoken_of(path, name))
+
+    def _make_glance(self) -> _Glance | None:
+        """None where a glance can't tell: something is ignored already, or case is folded."""
+        rules = self._rules
+        if self._because is not None or self._docker_at >= 0 or any(p.fold for p in self._git):
+            return None
+        if self._inside is _Inside.INCLUDED:
+            return _Glance((rules.leftovers, rules.user))
+        return _Glance((rules.built_in, rules.user, *self._git, rules.docker))
 
     @property
     def passing(self) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from hyperbox_agent.core.ignore import (
+    VENV,
     IgnoreOptions,
     IgnoreRules,
     Pattern,
@@ -214,8 +215,20 @@ class IgnoreFiles:
         at = f"{folder}/" if folder else ""
         patterns = [*self._global, *parse_git(exclude, f"{at}.git/info/exclude")] if nested else []
         patterns += parse_git(own or b"", at + GITIGNORE)
-        self.lists[folder] = PatternList(patterns, fold=self._fold, cut=len(byte_text(at)))
+        self.lists[folder] = PatternList(patterns, fold=self._fold, folder=at)
         return True
+
+    def reason(self, path: str, is_dir: bool) -> Pattern | None:
+        """The pattern that has ``path`` ignored; None if it is not."""
+        nested = {folder for folder in self._texts if self.is_repository(folder)}
+        found = self.rules.reason(path, is_dir, self.lists, nested)
+        return found or (VENV if self._in_venv(path, is_dir) else None)
+
+    def _in_venv(self, path: str, is_dir: bool) -> bool:
+        parts = path.split("/")
+        folders = ["/".join(parts[:i]) for i in range(1, len(parts) + is_dir)]
+        return any(os.path.exists(os.path.join(self.root, folder, VENV_MARK))
+                   for folder in folders)
 
     def is_repository(self, folder: str) -> bool:
         """Whether ``folder``, below the root, is the top of a work tree of its own."""

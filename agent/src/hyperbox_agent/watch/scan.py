@@ -32,7 +32,7 @@ _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXE
 
 def signature(found: os.stat_result) -> bytes:
     """What must stay the same for content to count as unread-but-known (the size stands beside)."""
-    return _pack(found.st_mtime_ns, found.st_ctime_ns, found.st_ino & 0xFFFFFFFFFFFFFFFF)
+    return _pack(found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
 
 def lasting(found: os.stat_result, read_at: int) -> bool:
