@@ -42,8 +42,9 @@ class Contents:
             if change.new is not None and change.new.kind is Kind.FILE:
                 wanted.setdefault(change.new.digest, change.new)
         self._found = {} if tree else self._look_at(wanted.values())
+        stored = self._store.which(wanted)
         return tuple(digest for digest in wanted
-                     if digest not in self._found and not self._store.has(digest)
+                     if digest not in stored and digest not in self._found
                      and self._path(digest, tree) is None)
 
     def pieces(self, digest: bytes, tree: Manifest, damaged: Container[str]

@@ -31,6 +31,7 @@ from hyperbox_agent.core.plan import Folding, diff, order, validate
 from hyperbox_agent.errors import ApplyError, MissingBlobsError, StoreError
 from hyperbox_agent.store import pruning
 from hyperbox_agent.store.blobs import BlobStore
+from hyperbox_agent.store.collector import collector_paused
 from hyperbox_agent.store.history import History
 from hyperbox_agent.store.ops import Ops, remove_tree
 from hyperbox_agent.store.record import Record
@@ -219,6 +220,10 @@ class Tree:
         self._need_ready()
         if self._open is not None:
             self._commit(self._open)
+        with collector_paused():
+            return self._begin(number, changes)
+
+    def _begin(self, number: int, changes: Sequence[Change]) -> Stager:
         batch = self._relative(changes)
         validate(batch, self._history.manifest, folding=self.folding)
         self._seq = seq = max(self._seq, self._history.seq) + 1
@@ -539,7 +544,7 @@ class Tree:
             if old is not None and change.new is not None and change.path not in self._damaged \
                     and old.same(change.new):
                 continue
-            yield Change(change.path, old, change.new)
+            yield change if change.old is old else Change(change.path, old, change.new)
 
     def _repaired(self, change: Change) -> Change:
         """A damaged file is placed again, even where only its mode would change."""

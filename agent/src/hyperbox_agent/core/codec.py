@@ -60,15 +60,25 @@ def encode_changes(changes: Sequence[Change]) -> bytes:
 
 def decode_changes(data: bytes) -> tuple[Change, ...]:
     """The inverse, sorted by path. Raises ProtocolError."""
+    old_part, new_part = _parts(data)
+    old = _by_path(decode_entries(old_part))
+    new = _by_path(decode_entries(new_part))
+    return tuple(Change(path, old.get(path), new.get(path)) for path in sorted({*old, *new}))
+
+
+def decode_new(data: bytes) -> list[Entry]:
+    """Only the new entries of encoded changes, in their order. Raises ProtocolError."""
+    return decode_entries(_parts(data)[1])
+
+
+def _parts(data: bytes) -> tuple[bytes, bytes]:
     if len(data) < _CHANGES.size:
         raise ProtocolError("a list of changes is cut off")
     old_size, new_size = _CHANGES.unpack_from(data)
     if _CHANGES.size + old_size + new_size != len(data):
         raise ProtocolError("a list of changes is cut off")
     body = data[_CHANGES.size :]
-    old = _by_path(decode_entries(body[:old_size]))
-    new = _by_path(decode_entries(body[old_size:]))
-    return tuple(Change(path, old.get(path), new.get(path)) for path in sorted({*old, *new}))
+    return body[:old_size], body[old_size:]
 
 
 def _by_path(entries: Iterable[Entry]) -> dict[str, Entry]:

@@ -1,6 +1,6 @@
 """What has to be done to make one manifest of another, as values: diff, validate, order.
 
-Pure. The order is the one that ``apply/`` carries out: everything new or changed first, deletes last
+Pure. The order is the one that ``apply/`` carries out: what is new or changed first, deletes last
 and children before parents, so that a reader never misses a path that stands in both versions.
 """
 
@@ -76,8 +76,8 @@ class Folding:
 
 EXACT = Folding()
 
-_BAD_NAME = re.compile(r"(?:\A|/)(?:\.{0,2})(?:/|\Z)|\0")
-_GIT = re.compile(r"(?:\A|/)\.git(?:/|\Z)", re.IGNORECASE)
+_REFUSED = re.compile(r"(?:\A|/)(?:\.{0,2}|(\.git))(?:/|\Z)|\0", re.IGNORECASE)
+"""Empty parts (so a slash at either end and "" too), "." and "..", NUL; in the group: git's."""
 _FOREIGN_FORM = re.compile(r"\\|\A[A-Za-z]:|(?:\A|/)(?:con|prn|aux|nul)(?:\.|/|\Z)", re.IGNORECASE)
 _NAME_MAX = 255
 
@@ -147,11 +147,12 @@ def validate_pulled(changes: Sequence[Change], base: Manifest, *, folding: Foldi
 
 
 def _refuse_name(path: str) -> None:
-    # The pattern finds empty parts, "." and "..", so a leading or trailing slash and "" as well.
-    if _BAD_NAME.search(path):
-        raise ApplyError(f"{path!r} is not a path inside the project", file=path)
-    if _GIT.search(path):
+    refused = _REFUSED.search(path)
+    if refused is None:
+        return
+    if refused.group(1):
         raise ApplyError(f"{path!r} belongs to git and is never written", file=path)
+    raise ApplyError(f"{path!r} is not a path inside the project", file=path)
 
 
 def _refuse_entry(path: str, entry: Entry) -> None:
@@ -159,7 +160,8 @@ def _refuse_entry(path: str, entry: Entry) -> None:
         raise ApplyError(f"{path!r} is announced as {entry.path!r}", file=path)
     if entry.kind is not Kind.DIR and len(entry.digest) != 32:
         raise ApplyError(f"{path!r} comes without a digest", file=path)
-    if any(len(part.encode("utf-8", "surrogateescape")) > _NAME_MAX for part in path.split("/")):
+    if len(path) * 4 > _NAME_MAX and any(
+            len(part.encode("utf-8", "surrogateescape")) > _NAME_MAX for part in path.split("/")):
         raise ApplyError(f"a name in {path!r} is longer than {_NAME_MAX} bytes", file=path)
 
 

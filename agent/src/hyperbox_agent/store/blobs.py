@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 
 from hyperbox_agent.errors import MissingBlobsError, StoreError
 from hyperbox_agent.store.ops import Ops, write_all
 from hyperbox_agent.store.space import typed
 
 CHUNK = 1 << 20
+_MANY = 1000
 _FLAGS_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _FLAGS_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -46,6 +47,12 @@ class BlobStore:
     def has(self, digest: bytes) -> bool:
         """Whether it is here. Says nothing of its being whole."""
         return os.path.lexists(self.path(digest))
+
+    def which(self, digests: Collection[bytes]) -> set[bytes]:
+        """Those of ``digests`` that are here. For very many, the folders are listed once."""
+        if len(digests) < _MANY:
+            return {digest for digest in digests if self.has(digest)}
+        return {digest for digest, _ in self.digests()}.intersection(digests)
 
     # -- putting --------------------------------------------------------------------------------
 

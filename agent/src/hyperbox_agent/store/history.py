@@ -10,7 +10,6 @@ A generation is *in* the history from the moment in which its record's file has 
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -20,6 +19,7 @@ from hyperbox_agent.core.entries import Change, Entry
 from hyperbox_agent.core.plan import after, inverse
 from hyperbox_agent.errors import ApplyError
 from hyperbox_agent.store import record as records
+from hyperbox_agent.store.collector import collector_paused
 from hyperbox_agent.store.ops import Ops, write_all
 from hyperbox_agent.store.record import Record
 
@@ -58,15 +58,8 @@ class History:
 
     def load(self) -> None:
         """Read the files. Raises StoreError when one is damaged: the tree is not known then."""
-        # 50,000 entries are made at once and none of them dies: the collector would look through
-        # them again and again, for a third of the time.
-        collecting = gc.isenabled()
-        gc.disable()
-        try:
+        with collector_paused():
             self._load()
-        finally:
-            if collecting:
-                gc.enable()
 
     def path_of(self, seq: int) -> str:
         """Where the record ``seq`` is or will be."""
@@ -199,9 +192,10 @@ class History:
         self.manifest, self.stamps, self._replay = {}, {}, 0
         self._snapshot_seq = self.seq = self.number = 0
         with contextlib.suppress(FileNotFoundError):
-            whole = records.read(self._snapshot)
-            self._replay_one(whole)
-            self._snapshot_seq, self._replay = whole.seq, 0
+            whole, self.manifest = records.read_tree(self._snapshot)
+            self.stamps = dict(whole.stamps)
+            self.seq = self._snapshot_seq = whole.seq
+            self.number = whole.number
         for name in sorted(os.listdir(self._folder)):
             path = os.path.join(self._folder, name)
             kept = _Kept(*records.read_numbers(path))

@@ -8,18 +8,19 @@ the SHA-256 of itself.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import struct
 import sys
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hyperbox_agent.core.codec import decode_changes, encode_changes
-from hyperbox_agent.core.entries import Change
+from hyperbox_agent.core.codec import decode_changes, decode_new, encode_changes
+from hyperbox_agent.core.entries import Change, Entry
 from hyperbox_agent.errors import ProtocolError, StoreError
 
 _MAGIC = b"HBG1"
@@ -69,18 +70,27 @@ def encode(record: Record) -> bytes:
 
 def decode(data: bytes, file: str = "") -> Record:
     """The inverse. Raises StoreError, naming ``file``, for what is not a whole record."""
-    try:
-        head_size, changes_size = _check(data, len(data))
-        if hashlib.sha256(memoryview(data)[:-_SUM]).digest() != data[-_SUM:]:
-            raise ValueError("its sum is wrong")
-        at = _SIZES.size + head_size
-        head = json.loads(data[_SIZES.size : at])
-        changes = decode_changes(data[at : at + changes_size])
-        stamps = _stamps(changes, data[at + changes_size : -_SUM])
-        return Record(int(head["seq"]), int(head["number"]), int(head["before"]), changes, stamps,
-                      head["facts"])
-    except (ValueError, KeyError, TypeError, struct.error, ProtocolError) as error:
-        raise StoreError(f"a generation's record is damaged: {error}", file=file) from error
+    with _damage(file):
+        head, packed, numbers = _open(data)
+        changes = decode_changes(packed)
+        new = [change.path for change in changes if change.new is not None]
+        return Record(int(head["seq"]), int(head["number"]), int(head["before"]), changes,
+                      _stamps(new, numbers), head["facts"])
+
+
+def read_tree(path: str) -> tuple[Record, dict[str, Entry]]:
+    """A record that makes a whole tree of nothing: itself, without changes, and that tree.
+
+    Raises StoreError, FileNotFoundError.
+    """
+    with open(path, "rb") as file:
+        data = file.read()
+    with _damage(path):
+        head, packed, numbers = _open(data)
+        tree = {entry.path: entry for entry in decode_new(packed)}
+        record = Record(int(head["seq"]), int(head["number"]), int(head["before"]), (),
+                        _stamps(tuple(tree), numbers), head["facts"])
+        return record, tree
 
 
 def read(path: str) -> Record:
@@ -91,13 +101,28 @@ def read(path: str) -> Record:
 
 def read_numbers(path: str) -> tuple[int, int, int]:
     """``seq, number, before`` of the record at ``path``, without reading all of it."""
-    with open(path, "rb") as file:
-        try:
-            head_size, _ = _check(file.read(_SIZES.size), os.fstat(file.fileno()).st_size)
-            head = json.loads(file.read(head_size))
-            return int(head["seq"]), int(head["number"]), int(head["before"])
-        except (ValueError, KeyError, TypeError, struct.error) as error:
-            raise StoreError(f"a generation's record is damaged: {error}", file=path) from error
+    with open(path, "rb") as file, _damage(path):
+        head_size, _ = _check(file.read(_SIZES.size), os.fstat(file.fileno()).st_size)
+        head = json.loads(file.read(head_size))
+        return int(head["seq"]), int(head["number"]), int(head["before"])
+
+
+@contextlib.contextmanager
+def _damage(file: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, struct.error, ProtocolError) as error:
+        raise StoreError(f"a generation's record is damaged: {error}", file=file) from error
+
+
+def _open(data: bytes) -> tuple[dict[str, Any], bytes, bytes]:
+    """The head, the encoded changes and the stamps of a record whose sum is right."""
+    head_size, changes_size = _check(data, len(data))
+    if hashlib.sha256(memoryview(data)[:-_SUM]).digest() != data[-_SUM:]:
+        raise ValueError("its sum is wrong")
+    at = _SIZES.size + head_size
+    head = json.loads(data[_SIZES.size : at])
+    return head, data[at : at + changes_size], data[at + changes_size : -_SUM]
 
 
 def _check(start: bytes, size: int) -> tuple[int, int]:
@@ -109,12 +134,11 @@ def _check(start: bytes, size: int) -> tuple[int, int]:
     return head_size, changes_size
 
 
-def _stamps(changes: Sequence[Change], data: bytes) -> dict[str, int]:
+def _stamps(new: Sequence[str], data: bytes) -> dict[str, int]:
     numbers = array("Q")
     numbers.frombytes(data)
     if sys.byteorder == "big":
         numbers.byteswap()
-    new = [change.path for change in changes if change.new is not None]
     if len(new) != len(numbers):
         raise ValueError("it has another number of stamps than of entries")
     return {path: number for path, number in zip(new, numbers, strict=True) if number}
