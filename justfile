@@ -39,8 +39,10 @@ test *ARGS:
 # Run the agent's and the packs' tests on another Python, outside the lock
 test-on PYTHON *ARGS:
     @shift; "{{uv}}" run --quiet --no-project --isolated --python "{{PYTHON}}" \
-        --with ./agent --with ./langpacks --with pytest --with pytest-asyncio --with hypothesis \
-        pytest -p no:cacheprovider "$@" tests/agent tests/langpacks
+        --refresh-package hyperbox-agent --refresh-package hyperbox-langpacks \
+        --with ./agent --with ./langpacks \
+        --with pytest --with pytest-asyncio --with pytest-xdist --with hypothesis \
+        pytest -p no:cacheprovider -n "{{jobs}}" "$@" tests/agent tests/langpacks
 
 # Print the path of a Python that runs: 3.10, newest, …
 [private]
