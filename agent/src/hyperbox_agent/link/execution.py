@@ -56,6 +56,7 @@ async def serve_exec(host: Host, body: Mapping[str, Any], channel: Channel) -> M
         await asyncio.wait(reading, timeout=GRACE)
         for task in reading:
             task.cancel()
+        await channel.end()
         return {"status": 128 + done.signal if done.signal else done.status or 0}
     finally:
         feeding.cancel()

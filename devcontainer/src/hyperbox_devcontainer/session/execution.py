@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from hyperbox_agent.errors import AgentError
+from hyperbox_agent.errors import AgentError, LinkLostError
 from hyperbox_agent.link.channel import Channel, Data
 from hyperbox_agent.link.connection import Link
 from hyperbox_agent.link.messages import ExecRequest as Wire
@@ -16,9 +16,8 @@ START_TIMEOUT = 30.0
 class RemoteCommand:
     """A running command of ``exec`` on the target."""
 
-    def __init__(self, channel: Channel, *, stdin: bool) -> None:
+    def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._stdin = stdin
 
     @classmethod
     async def start(cls, link: Link, request: ExecRequest) -> RemoteCommand:
@@ -26,9 +25,9 @@ class RemoteCommand:
         wire = Wire(tuple(request.argv), request.tty, request.rows, request.columns,
                     dict(request.env))
         channel, _ = await link.open("exec", wire.as_json(), timeout=START_TIMEOUT)
-        command = cls(channel, stdin=request.stdin)
+        command = cls(channel)
         if not request.stdin:
-            await channel.note({"end": True})
+            await command.write(b"")
         return command
 
     async def read(self) -> tuple[int, bytes] | None:
@@ -42,10 +41,13 @@ class RemoteCommand:
 
     async def write(self, data: bytes) -> None:
         """Bytes for standard input; empty: its end."""
-        if data:
-            await self._channel.send(data)
-        else:
-            await self._channel.note({"end": True})
+        try:
+            if data:
+                await self._channel.send(data)
+            else:
+                await self._channel.note({"end": True})
+        except LinkLostError:
+            return  # the command has ended: there is nobody to read it
 
     async def resize(self, rows: int, columns: int) -> None:
         """The person's terminal has this size now."""

@@ -45,6 +45,7 @@ class TargetView:
         self.phase = None
         if event["verdict"] == "committed":
             self.rung = event["rung"]
+            self.number = event["number"]
             self.error = None
         elif event["verdict"] == "rolled_back":
             self.error = {**event["error"], "number": event["number"]}
