@@ -25,7 +25,7 @@ class EventLines:
         self._style = style
         self._root = root
         self._url: str | None = None
-        self._state: str | None = None
+        self._state = "starting"
 
     def of(self, event: Mapping[str, Any]) -> list[str]:
         """The lines of one event; none for what a person need not see."""
@@ -61,7 +61,7 @@ class EventLines:
         state, url = str(event.get("state")), event.get("url")
         if (state, url) == (self._state, self._url):
             return []
-        came_back = self._state not in (None, "starting", "live")
+        came_back = self._state not in ("starting", "live")
         new_url = state == "live" and url and url != self._url
         self._state = state
         if state == "live":

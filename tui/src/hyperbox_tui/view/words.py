@@ -87,10 +87,12 @@ def generation_lines(event: Mapping[str, Any], style: Style, *,
 
 def _committed(event: Mapping[str, Any], style: Style) -> list[Span]:
     total = (event.get("ms") or {}).get("total")
+    what = "started" if event.get("first") else rung_words(event)
+    changed = "" if event.get("first") else names(event)
+    files = int(event.get("files") or 0)
     return [Span(f"{style.mark('live')} ", "live"), Span(f"#{event.get('number')} ", "strong"),
-            Span(f"{rung_words(event)} "), Span(duration(total), "live"),
-            Span(f"  {count(int(event.get('files') or 0), 'file')}  ", "dim"),
-            Span(names(event), "dim")]
+            Span(f"{what} "), Span(duration(total), "live"),
+            Span(f"  {count(files, 'file')}  " if files else "", "dim"), Span(changed, "dim")]
 
 
 def _rolled_back(event: Mapping[str, Any], style: Style, source: str | None) -> list[list[Span]]:
