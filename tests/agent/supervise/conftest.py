@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +210,7 @@ async def program(tmp_path: Path, own_home: Path) -> AsyncIterator[Program]:
 
 
 @pytest.fixture
-def helpers() -> Iterator[Any]:
+def helpers() -> Any:
     """The functions of this file, for tests (which can't import it)."""
 
     class Helpers:
@@ -220,4 +220,4 @@ def helpers() -> Iterator[Any]:
         free_port = staticmethod(free_port)
         base_app = BASE_APP
 
-    yield Helpers
+    return Helpers

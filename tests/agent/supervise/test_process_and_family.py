@@ -59,6 +59,7 @@ class Running:
             pump.close()
         if not self.tty and self.stdin is not None:
             os.close(self.stdin)
+        self.child.forget()
         return ended
 
 
@@ -204,7 +205,7 @@ async def test_who_ignores_sigterm_is_killed_after_the_grace_and_it_is_said(
     await helpers.until(lambda: run.lines)
     ended = await run.end(grace=0.1)
     assert ended.killed == (run.child.pid,)
-    assert await run.child.wait() == Exit(signal=9)
+    assert run.child.exit == Exit(signal=9)
 
 
 async def test_who_needs_time_to_finish_gets_it(helpers: Any) -> None:
@@ -216,7 +217,7 @@ async def test_who_needs_time_to_finish_gets_it(helpers: Any) -> None:
     ended = await run.end(grace=5)
     assert ended.killed == ()
     assert run.lines[-1] == "done"
-    assert await run.child.wait() == Exit(status=0)
+    assert run.child.exit == Exit(status=0)
 
 
 async def test_a_stopped_process_is_ended_too(helpers: Any) -> None:

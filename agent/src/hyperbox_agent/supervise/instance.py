@@ -149,8 +149,7 @@ class Instance:
         for pump in self._pumps:
             pump.close()
         self._control.close()
-        if self.child.exit is None:
-            self.child.forget()
+        self.child.forget()
         if self._exit is not None:
             self._exit.cancel()
         for future in (self.backend, self.ready_line):

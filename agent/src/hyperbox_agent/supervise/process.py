@@ -217,10 +217,19 @@ class Child:
         return self.exit is None and procfs.send(self.pid, self.start, number)
 
     def forget(self) -> None:
-        """Stop watching; the process goes on."""
+        """Stop watching. One that has ended is buried; one that runs goes on."""
+        if not procfs.is_alive(self.pid, self.start):
+            self._collect()
+            return
         self._unwatch()
+        self._release_popen()
         if not self._exit.done():
             self._exit.cancel()
+
+    def _release_popen(self) -> None:
+        # So that Popen neither waits for a pid that is not its any more nor warns about it.
+        if self._popen is not None:
+            self._popen.returncode = 0
 
     def _watch(self) -> None:
         try:
@@ -242,9 +251,7 @@ class Child:
         if self._exit.done():
             return
         status = _reap(self.pid)
-        if self._popen is not None:
-            # So that Popen neither waits for a pid that is gone nor warns about it.
-            self._popen.returncode = 0
+        self._release_popen()
         self._exit.set_result(_exit_of(status))
 
     def _unwatch(self) -> None:

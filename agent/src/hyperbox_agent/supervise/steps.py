@@ -56,8 +56,7 @@ async def run_step(what: Spawn, emit: Callable[[str, Line], None], clock: Clock,
         await Family(child.pid, child.start, mark).end(_GRACE, clock)
         for pump in pumps:
             pump.close()
-        if child.exit is None:
-            child.forget()
+        child.forget()
 
 
 def failed(what: str, ran: Ran) -> ProgramError:

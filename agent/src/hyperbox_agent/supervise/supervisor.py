@@ -17,6 +17,7 @@ from typing import Any
 from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.core.generation import Failure, State
 from hyperbox_agent.errors import AgentError, ProgramError
+from hyperbox_agent.home import run_folder
 from hyperbox_agent.supervise import adoption, procfs, records
 from hyperbox_agent.supervise.adoption import Adopted
 from hyperbox_agent.supervise.attempt import Attempt, Attempts
@@ -31,7 +32,6 @@ from hyperbox_agent.supervise.port import Port, Stats
 from hyperbox_agent.supervise.process import Reaper, become_subreaper
 from hyperbox_agent.supervise.retiring import Retiring
 from hyperbox_agent.supervise.revival import Revival
-from hyperbox_agent.home import run_folder
 from hyperbox_agent.supervise.starter import Starter
 from hyperbox_agent.supervise.warm import Warm
 from hyperbox_agent.supervise.writes import Writes

@@ -96,8 +96,7 @@ class Spare:
         """End it: a closed go without a byte is its end."""
         self.release()
         self.pipes.close()
-        if self.child.exit is None:
-            self.child.forget()
+        self.child.forget()
 
 
 @dataclass(slots=True)

@@ -103,8 +103,7 @@ class Worker:
         await Family(self.child.pid, self.child.start, "").end(grace, self._clock)
         for pump in self._pumps:
             pump.close()
-        if self.child.exit is None:
-            self.child.forget()
+        self.child.forget()
 
     async def ended(self) -> Exit:
         """Return when its process has ended."""
