@@ -147,8 +147,11 @@ class Inlet:
         self._wake()
 
     def fail(self, error: AgentError) -> None:
-        """It won't be whole: readers get ``error``, also where bytes still wait."""
-        if not self.finished and self._error is None:
+        """It won't be whole: readers get ``error``, also where bytes still wait.
+
+        Nothing happens to one that has arrived in full: it may still be read.
+        """
+        if not self.ended and self._error is None:
             self._error = error
             self._items.clear()
             self._wake()

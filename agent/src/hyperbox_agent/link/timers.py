@@ -53,16 +53,19 @@ async def within(clock: Clock, seconds: float | None, work: Coroutine[Any, Any, 
     timer = after(clock, seconds, fire)
     try:
         await asyncio.wait({task})
+    except asyncio.CancelledError:
+        await _abandon(task)
+        raise
     finally:
         timer.cancel()
-        if not task.done():
-            await _ended(task)
     if late and task.cancelled():
         raise LinkTimeoutError(f"{what}: no answer within {seconds:g} s")
     return task.result()
 
 
-async def _ended(task: asyncio.Task[T]) -> None:
-    """Cancel ``task`` and wait for it: what it holds must be free again when we return."""
+async def _abandon(task: asyncio.Task[T]) -> None:
+    """End a task whose result nobody wants: what it holds must be free again when we return."""
     task.cancel()
     await asyncio.wait({task})
+    if not task.cancelled():
+        task.exception()  # looked at, so that the loop doesn't report it as forgotten
