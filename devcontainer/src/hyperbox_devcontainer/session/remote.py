@@ -58,10 +58,11 @@ class RemoteAgent:
         except AgentError:
             if shipment.stale is None:
                 raise
-            self._doubt(shipment.stale)
-            return Shipped(Outcome(number, Verdict.SUPERSEDED, Rung.NOTHING,
-                                   f"{shipment.stale} changed while it was shipped"), 0)
-        return Shipped(Outcome.from_json(answer.body), shipment.sent)
+        if shipment.stale is None:
+            return Shipped(Outcome.from_json(answer.body), shipment.sent)
+        self._doubt(shipment.stale)
+        return Shipped(Outcome(number, Verdict.SUPERSEDED, Rung.NOTHING,
+                               f"{shipment.stale} changed while it was shipped"), 0)
 
     async def _wanted(self, changes: Iterable[Change]) -> list[Change]:
         """The changes whose content must travel: each content once, and none that is there."""
