@@ -142,7 +142,7 @@ async def test_a_worker_that_dies_or_talks_nonsense_is_said_with_its_last_words(
 
 async def test_a_worker_that_does_not_answer_is_not_waited_for(tmp_path: Path) -> None:
     worker = await start(tmp_path)
-    with pytest.raises(WorkerError, match="did not answer 'sleep' in 0.1 s"):
+    with pytest.raises(WorkerError, match=r"did not answer 'sleep' in 0\.1 s"):
         await worker.request("sleep", {}, timeout=0.1)
     await worker.close()
 
