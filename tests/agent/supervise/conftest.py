@@ -7,6 +7,7 @@ import contextlib
 import heapq
 import itertools
 import os
+import random
 import socket
 import sys
 import time
@@ -181,9 +182,14 @@ async def ask(port: int, path: str = "/") -> str:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Below the ports that the kernel hands out by itself, so nobody gets it by accident."""
+    while True:
+        port = random.randrange(12_000, 32_000)
+        try:
+            with socket.create_server(("127.0.0.1", port)):
+                return port
+        except OSError:
+            continue
 
 
 async def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
