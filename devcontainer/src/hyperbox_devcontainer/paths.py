@@ -109,25 +109,34 @@ def _is_own_folder(path: str) -> bool:
 def private_dir(path: str) -> str:
     """Make ``path`` a folder that is the owner's alone, or find that it is one; returns it.
 
-    Raises PathsError where it is a link, somebody else's or open to others.
+    One of ours that others may read is closed to them; one that others may write, a link, or
+    somebody else's is refused with PathsError: what is in it could be anybody's.
     """
-    parent = os.path.dirname(path)
     try:
-        os.makedirs(parent, mode=0o700, exist_ok=True)
-        try:
-            os.mkdir(path, 0o700)
-        except FileExistsError:
-            pass
+        _make(path)
         found = os.lstat(path)
+        _refuse_foreign(path, found)
+        if found.st_mode & 0o077:
+            os.chmod(path, 0o700)
     except OSError as error:
         raise PathsError(f"{path} can't be made: {error.strerror}", file=path,
                          hint="set XDG_STATE_HOME and XDG_RUNTIME_DIR to folders of yours"
                          ) from error
-    _refuse_shared(path, found)
     return path
 
 
-def _refuse_shared(path: str, found: os.stat_result) -> None:
+def _make(path: str) -> None:
+    """As ``os.makedirs``, which would leave the folders in between open to all."""
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        _make(os.path.dirname(path))
+        _make(path)
+
+
+def _refuse_foreign(path: str, found: os.stat_result) -> None:
     if not stat.S_ISDIR(found.st_mode):
         what = "a link" if stat.S_ISLNK(found.st_mode) else "no folder"
         raise PathsError(f"{path} is {what}; it must be a folder of yours", file=path,
@@ -135,9 +144,9 @@ def _refuse_shared(path: str, found: os.stat_result) -> None:
     if found.st_uid != os.getuid():
         raise PathsError(f"{path} belongs to user {found.st_uid}, not to you", file=path,
                          hint="set XDG_RUNTIME_DIR and XDG_STATE_HOME to folders of yours")
-    if found.st_mode & 0o077:
-        raise PathsError(f"{path} is open to other users (mode {found.st_mode & 0o777:o})",
-                         file=path, hint=f"chmod 700 {path}")
+    if found.st_mode & 0o022:
+        raise PathsError(f"{path} can be written by other users (mode {found.st_mode & 0o777:o})",
+                         file=path, hint=f"look at what is in it, then: chmod 700 {path}")
 
 
 def projects_dir(environ: Mapping[str, str]) -> str:

@@ -1,7 +1,7 @@
 """What a killed or lost `up` left running, as far as it shows from outside.
 
-The agent listens in its home for the next session; whether it does is asked of the kernel, not of
-a pid file, which may be stale.
+An agent listens for the next session; whether it does is asked of the kernel, not of a pid file,
+which may be stale.
 """
 
 from __future__ import annotations
@@ -9,38 +9,40 @@ from __future__ import annotations
 import os
 import socket
 
-from hyperbox_devcontainer.paths import SOCKET_LIMIT
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-PREFIX = "target-"
+HOMES = "homes"
+"""The file in a project's folder where sessions note the homes of their targets, one a line."""
 AGENT_SOCKET = "agent.sock"
 
 
-def orphan_targets(home: str) -> list[dict[str, Any]]:
-    """The targets below a project's folder whose agent still listens, as `status` shows them."""
+def orphan_targets(folder: str) -> list[dict[str, Any]]:
+    """The targets of a project whose agent still listens, as `status` shows them."""
+    return [_target(home) for home in _homes(folder) if os.path.isdir(home) and _agent_lives(home)]
+
+
+def _homes(folder: str) -> list[str]:
     try:
-        names = sorted(os.listdir(home))
+        with open(os.path.join(folder, HOMES), encoding="utf-8", errors="surrogateescape") as file:
+            return file.read().split("\n")[:-1]
     except OSError:
         return []
-    return [_target(name.removeprefix(PREFIX)) for name in names
-            if name.startswith(PREFIX) and _listens(os.path.join(home, name, "run", AGENT_SOCKET))]
 
 
-def _target(name: str) -> dict[str, Any]:
+def _target(home: str) -> dict[str, Any]:
+    name = os.path.basename(home).removeprefix("target-")
     return {"name": name, "kind": "process", "state": "live", "number": None, "rung": None,
-            "url": None, "pid": None, "pending": False, "error": None, "session": False}
+            "url": None, "pid": None, "pending": 0, "error": None}
 
 
-def _listens(path: str) -> bool:
-    if len(os.fsencode(path)) > SOCKET_LIMIT:
-        return False
+def _agent_lives(home: str) -> bool:
+    from hyperbox_agent.home import run_folder
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
         probe.settimeout(0.5)
         try:
-            probe.connect(path)
+            probe.connect(os.path.join(run_folder(home), AGENT_SOCKET))
         except OSError:
             return False
     return True

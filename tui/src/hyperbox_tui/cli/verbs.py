@@ -85,8 +85,9 @@ VERBS = (
     Verb("config", "every value, and where it came from", ("PATH",), (TARGET, JSON)),
     Verb("doctor", "what this machine and project give, and what mends the rest", ("PATH",),
          (JSON,)),
-    Verb("bench", "measure this version against its peers", ("CMD",), (),
-         "Needs the checkout: what is given after `--` goes to its `python -m bench`.",
+    Verb("bench", "how fast a save goes live on this machine", (),
+         (Flag("--edits", "-n", "N", "whole", "how many edits (20)"), JSON),
+         "A small app in a temporary folder; beside other tools: `./dev bench` in a checkout.",
          project=False),
     Verb("completion", "completion for a shell", ("SHELL",), (),
          "  bash:  source <(hyperbox completion bash)\n"
