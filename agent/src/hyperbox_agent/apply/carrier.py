@@ -110,17 +110,28 @@ class Carrier:
         self._ops.rmdir(source)
 
     def _swap(self, source: str, target: int, name: str, path: str, keep: str) -> None:
-        """A file becomes a folder or the other way round, in one moment where the kernel can."""
+        """A file becomes a folder or the other way round, in one moment where the kernel can.
+
+        Half of it is never left: what tells whether a move was done is where its source is.
+        """
         try:
             self._ops.exchange(source, name, target_dir=target)
         except OSError as error:
             if error.errno not in _NO_EXCHANGE:
                 raise
             self._take_out(target, name, keep)
-            self._rename(source, name, target)
+            try:
+                self._rename(source, name, target)
+            except OSError:
+                self._ops.rename(f"{self._home}/{keep}", name, dst_dir_fd=target)
+                raise
         else:
             self.renames += 1
-            self._keep_own(source, keep)
+            try:
+                self._keep_own(source, keep)
+            except OSError:
+                self._ops.exchange(source, name, target_dir=target)
+                raise
         self._root.forget(path)
 
     def _link(self, folder: int, name: str, facts: os.stat_result, keep: str) -> None:

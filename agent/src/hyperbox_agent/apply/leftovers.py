@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from hyperbox_agent.apply.damage import digest_of
 from hyperbox_agent.apply.moves import Move
-from hyperbox_agent.core.entries import Change, Entry, Kind
+from hyperbox_agent.core.entries import Change, Kind
 from hyperbox_agent.store.blobs import BlobStore
 from hyperbox_agent.store.ops import Ops, remove_tree
 from hyperbox_agent.store.record import stamp
@@ -44,11 +44,12 @@ def sort_out(trash: str, moves: Sequence[Move], changes: Iterable[Change],
     ``stamps`` are those of the old entries; where they are not known any more (after a crash) every
     file is read. Raises OSError.
     """
-    old = {change.path: change.old for change in changes if change.old is not None}
+    by_path = {change.path: change for change in changes}
     known: list[tuple[bytes, str]] = []
     foreign: list[tuple[str, str]] = []
     for path, where in _files(trash, moves):
-        verdict = _judge(old.get(path), where, None if stamps is None else stamps.get(path, 0))
+        known_stamp = None if stamps is None else stamps.get(path, 0)
+        verdict = _judge(by_path.get(path), where, known_stamp)
         if verdict is None:
             foreign.append((path, where))
         elif verdict:
@@ -97,18 +98,22 @@ def _below(path: str, folder: str) -> Iterable[tuple[str, str]]:
             yield inner, entry.path
 
 
-def _judge(old: Entry | None, where: str, known: int | None) -> bytes | None:
+def _judge(change: Change | None, where: str, known_stamp: int | None) -> bytes | None:
     """The digest of what lies there; empty for what needs no keeping; None for what is not ours."""
+    old, new = (None, None) if change is None else (change.old, change.new)
     facts = os.lstat(where)
-    if old is None:
-        return None
     if stat.S_ISLNK(facts.st_mode):
-        return b"" if old.kind is Kind.LINK and os.readlink(where) == old.target else None
-    if not stat.S_ISREG(facts.st_mode) or old.kind is not Kind.FILE:
+        text = os.readlink(where)
+        return b"" if any(entry is not None and entry.kind is Kind.LINK and entry.target == text
+                          for entry in (old, new)) else None
+    if not stat.S_ISREG(facts.st_mode):
         return None
-    if stamp(facts) == known:
+    if old is not None and old.kind is Kind.FILE and stamp(facts) == known_stamp:
         return old.digest
-    return old.digest if digest_of(where, None)[1] == old.digest else None
+    expected = {entry.digest for entry in (old, new)
+                if entry is not None and entry.kind is Kind.FILE and entry.size == facts.st_size}
+    digest = digest_of(where, None)[1] if expected else None
+    return digest if digest in expected else None
 
 
 def _free_name(path: str) -> str:

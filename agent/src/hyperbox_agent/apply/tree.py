@@ -119,7 +119,11 @@ class Tree:
                 os.makedirs(os.path.join(self.home, name), mode=0o700, exist_ok=True)
             self.folding: Folding = folding_of(self.root, self.home, self._ops)
         except OSError as error:
+            self.close()
             raise typed(error, self.home, "opening the home") from error
+        except BaseException:
+            self.close()
+            raise
         self._journal = Journal(self.home, self._history, self._ops)
         self._contents = Contents(self.store, self.root)
         self._damaged: dict[str, Entry | None] = {}
