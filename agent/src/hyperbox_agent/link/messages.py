@@ -1,30 +1,37 @@
 """What the ops of the link say: frozen values with their JSON, checked when they are read.
 
-A body is at most 1 MiB of JSON. What may be bigger travels as the payload: a manifest is zlib of
-JSON lines, a generation's payload is its listed changes (where they are too many for the body)
-and then a bundle of blobs, see ``bundle``.
+A body is at most 1 MiB of JSON. What may be bigger travels as the payload, in the compact form of
+``core.codec``: a manifest, and at the head of a generation's payload its changes, where they are
+too many for the body; the bundle of blobs follows, see ``core.bundle``.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hyperbox_agent.core.codec import (
+    decode_changes,
+    decode_entries,
+    encode_changes,
+    encode_entries,
+)
 from hyperbox_agent.core.entries import Change, Entry, Kind, Manifest
 from hyperbox_agent.errors import ProtocolError
-from hyperbox_agent.link.fields import Fields, dump, load_object
+from hyperbox_agent.link.fields import Fields
 from hyperbox_agent.link.paths import check_path
 
 MODES = ("in-place", "mirror")
 BASES = ("known", "new", "recreated")
-INLINE_LIMIT = 256 * 1024
-"""Changes whose JSON is longer travel at the head of the payload."""
-LIST_LIMIT = 512 * 1024 * 1024
-"""Unpacked bytes of a manifest or a list of changes: some three million entries."""
+INLINE = 300
+"""A generation with more changes has them at the head of its payload: in JSON one costs some
+50 µs on both ends together, in the compact form 5."""
+LIST_LIMIT = 256 * 1024 * 1024
+"""Unpacked bytes of a list of changes: some three million."""
+_MARKS = {Kind.FILE: b"\0f", Kind.DIR: b"\0d", Kind.LINK: b"\0l"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,14 +158,13 @@ class GenerationRequest:
 
     def pack(self) -> tuple[dict[str, Any], bytes]:
         """The body, and what the payload must begin with (empty where the body holds it all)."""
-        listed = json.dumps([wanted.as_json() for wanted in self.changes], separators=(",", ":"))
         body: dict[str, Any] = {
             "number": self.number, "base": self.base, "settled": self.settled,
             "first": self.first, "lowest": self.lowest, "highest": self.highest,
             "direction": self.direction, "paths_pull": list(self.paths_pull)}
-        if len(listed) <= INLINE_LIMIT:
+        if len(self.changes) <= INLINE:
             return {**body, "changes": [wanted.as_json() for wanted in self.changes]}, b""
-        head = zlib.compress(listed.encode("ascii"), 1)
+        head = zlib.compress(encode_changes([_told(wanted) for wanted in self.changes]), 1)
         return {**body, "listed": len(head)}, head
 
     @staticmethod
@@ -170,8 +176,7 @@ class GenerationRequest:
     def unpack(cls, body: object, head: bytes = b"") -> GenerationRequest:
         """The inverse of ``pack``. Raises ProtocolError; a path that leaves the root is one."""
         read = Fields(body, "generation")
-        listed = _list_of(inflate(head, "generation")) if head else read.items("changes")
-        changes = tuple(Wanted.from_json(item) for item in listed)
+        changes = _listed(head) if head else tuple(map(Wanted.from_json, read.items("changes")))
         if len({wanted.path for wanted in changes}) != len(changes):
             raise ProtocolError("generation: a path is named twice", key="changes")
         return cls(number=read.number("number", least=1), base=read.number("base"),
@@ -296,43 +301,33 @@ def entry_from_json(path: str, data: object) -> Entry:
     """The inverse of ``entry_json`` for a path that was checked. Raises ProtocolError."""
     read = Fields(data, f"entry {path[:80]!r}")
     kind = Kind(read.one_of("k", ("file", "dir", "link")))
-    digest = read.digest("d", b"")
-    if (kind is Kind.DIR) == bool(digest):
-        raise ProtocolError(f"entry {path[:80]!r}: files and links have a digest, folders none",
-                            key="d", file=path)
     target = read.text("t", "") if kind is Kind.LINK else ""
-    if kind is Kind.LINK and (not target or "\0" in target):
-        raise ProtocolError(f"entry {path[:80]!r}: a link without a text", key="t", file=path)
-    return Entry(path, kind, read.number("m", 0o644, most=0o7777), read.number("s", 0), digest,
-                 target)
+    return _sound(Entry(path, kind, read.number("m", 0o644), read.number("s", 0),
+                        read.digest("d", b""), target))
 
 
 def pack_manifest(manifest: Mapping[str, Entry]) -> bytes:
-    """A manifest as a payload: zlib of one JSON object a line, in the order of paths."""
-    lines = (json.dumps({"p": path, **entry_json(manifest[path])}, separators=(",", ":"))
-             for path in sorted(manifest))
-    return zlib.compress("\n".join(lines).encode("ascii"), 1)
+    """A manifest as a payload."""
+    return encode_entries([manifest[path] for path in sorted(manifest)])
 
 
 def unpack_manifest(raw: bytes) -> dict[str, Entry]:
     """The inverse of ``pack_manifest``. Raises ProtocolError, also for paths outside the root."""
     manifest: dict[str, Entry] = {}
-    for line in inflate(raw, "manifest").splitlines():
-        data = load_object(line, "manifest")
-        path = check_path(Fields(data, "manifest").text("p"))
-        if path in manifest:
-            raise ProtocolError(f"manifest: {path[:80]!r} is named twice", file=path)
-        manifest[path] = entry_from_json(path, data)
+    for entry in decode_entries(raw):
+        if check_path(entry.path) in manifest:
+            raise ProtocolError(f"manifest: {entry.path[:80]!r} is named twice", file=entry.path)
+        manifest[entry.path] = _sound(entry)
     return manifest
 
 
 def manifest_digest(manifest: Mapping[str, Entry]) -> str:
     """One digest of a whole tree's content: equal when every entry is ``same``. Hexadecimal."""
     whole = hashlib.sha256()
-    for path in sorted(manifest):
-        entry = manifest[path]
-        mark = f"{entry.kind.value[0]}{'x' if _runs(entry) else '-'}"
-        whole.update(f"{path}\0{mark}".encode("utf-8", "surrogateescape") + entry.digest + b"\0")
+    for path, entry in sorted(manifest.items()):
+        mark = _MARKS[entry.kind] if not _runs(entry) else b"\0x"
+        whole.update(b"".join((path.encode("utf-8", "surrogateescape"), mark, entry.digest,
+                               b"\0")))
     return whole.hexdigest()
 
 
@@ -355,14 +350,33 @@ def _runs(entry: Entry) -> bool:
     return entry.kind is Kind.FILE and entry.executable
 
 
-def _list_of(raw: bytes) -> Sequence[Any]:
-    try:
-        items = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"generation: the list of changes is not JSON: {error}") from error
-    if not isinstance(items, list):
-        raise ProtocolError("generation: the changes must be a list", key="changes")
-    return items
+def _told(wanted: Wanted) -> Change:
+    # A change without any side is none: what is deleted was something, a file for all we know.
+    told = wanted.as_told()
+    return told if told.old or told.new else Change(
+        wanted.path, Entry(wanted.path, Kind.FILE), None)
+
+
+def _listed(head: bytes) -> tuple[Wanted, ...]:
+    wanted = []
+    for change in decode_changes(inflate(head, "generation")):
+        check_path(change.path)
+        new = None if change.new is None else _sound(change.new)
+        wanted.append(Wanted(change.path, new, change.old.kind if change.old else None))
+    return tuple(wanted)
+
+
+def _sound(entry: Entry) -> Entry:
+    """``entry`` if it makes sense. Raises ProtocolError."""
+    what = f"entry {entry.path[:80]!r}"
+    if (entry.kind is Kind.DIR) == bool(entry.digest):
+        raise ProtocolError(f"{what}: files and links have a digest, folders none",
+                            key="d", file=entry.path)
+    if entry.kind is Kind.LINK and (not entry.target or "\0" in entry.target):
+        raise ProtocolError(f"{what}: a link without a text", key="t", file=entry.path)
+    if entry.mode > 0o7777:
+        raise ProtocolError(f"{what}: a mode of {entry.mode:o}", key="m", file=entry.path)
+    return entry
 
 
 def _maybe_number(read: Fields, key: str) -> int | None:
@@ -371,6 +385,6 @@ def _maybe_number(read: Fields, key: str) -> int | None:
 
 __all__ = [
     "BASES", "MODES", "Configure", "Configured", "ExecRequest", "GenerationRequest",
-    "RollbackRequest", "SettleRequest", "SupersedeRequest", "Wanted", "dump", "entry_from_json",
+    "RollbackRequest", "SettleRequest", "SupersedeRequest", "Wanted", "entry_from_json",
     "entry_json", "inflate", "manifest_digest", "pack_manifest", "unpack_manifest",
 ]
