@@ -275,22 +275,24 @@ class Pipeline:
         if outcome.verdict is not Verdict.SUPERSEDED:
             self._streak = 0
         if outcome.verdict is Verdict.SUPERSEDED or flight.superseded:
-            self._renew(flight)
+            self._renew(flight, again=outcome.verdict is Verdict.SUPERSEDED)
         if counts:
             self.last = outcome
             self._listener.ended(flight, shipped)
 
-    def _renew(self, flight: Flight) -> None:
-        """What waits was computed before this outcome: look at what is dirty now."""
+    def _renew(self, flight: Flight, *, again: bool) -> None:
+        """What waits was computed before this outcome: look at what is dirty now.
+
+        ``again``: the flight itself did not go live, so a first start is still to be made.
+        """
         waiting = self._waiting
+        self._first = self._first or (flight.first and again)
         if waiting is None:
             # The agent saw a newer file before we did; its event may be lost in a touch.
-            self._first = self._first or flight.first
             if flight.first:
                 self._waiting = flight.batch
             self.source.poke()
             return
-        self._first = self._first or (flight.first and self.last is None)
         self._waiting = Batch(waiting.serial, self.source.changes(), waiting.settled,
                               waiting.first_event, waiting.last_event)
 

@@ -1,0 +1,360 @@
+"""What whole journeys need: a project, ``hyperbox`` as a user runs it, and a client that never stops.
+
+Everything goes through the public command line and real sockets.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+BASE_APP = '''\
+import http.server, os, ver
+class H(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        b = ver.V.encode()
+        self.send_response(200); self.send_header("Content-Length", str(len(b))); self.end_headers()
+        self.wfile.write(b)
+    def log_message(self, *a): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), H).serve_forever()
+'''
+"""The base app of the cases: answers with ``ver.V``."""
+
+HYPERBOX = (sys.executable, "-m", "hyperbox_tui.cli.main")
+PATIENCE = 30.0
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody holds now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Project:
+    """A project folder with the base app in it, and the environment that its verbs run in."""
+
+    def __init__(self, folder: Path, *, mode: str = "in-place", git: bool = True,
+                 extra: str = "", command: Sequence[str] | str | None = None,
+                 tree: Path | None = None) -> None:
+        self.root = folder / "p"
+        self.root.mkdir(parents=True)
+        self.port = free_port()
+        self.mode = mode
+        self.tree = tree or (folder / "T" if mode == "mirror" else self.root)
+        self.env = {**os.environ, "XDG_STATE_HOME": str(folder / "state"),
+                    "XDG_RUNTIME_DIR": str(_private(folder / "run")),
+                    "XDG_CONFIG_HOME": str(folder / "config"), "HOME": str(folder),
+                    "GIT_CONFIG_GLOBAL": os.devnull, "NO_COLOR": "1"}
+        if git:
+            self.git("init", "-q")
+            self.git("config", "user.email", "test@example.invalid")
+            self.git("config", "user.name", "test")
+        self.write("ver.py", 'V = "v1"\n')
+        self.write("app.py", BASE_APP)
+        run = command if command is not None else [sys.executable, "app.py"]
+        target = (f'[target.process]\nkind = "process"\nmode = "mirror"\n'
+                  f'path = {json.dumps(str(self.tree))}\n' if mode == "mirror" else "")
+        self.write("hyperbox.toml", f"[app]\ncommand = {json.dumps(run)}\nport = {self.port}\n"
+                                    f'health = "/"\n{extra}\n{target}')
+
+    def write(self, path: str, text: str | bytes) -> None:
+        """Write in place, as most editors do."""
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(text.encode() if isinstance(text, str) else text)
+
+    def replace(self, path: str, text: str) -> None:
+        """Write beside it and move over it, as the others do."""
+        beside = self.root / f"{path}.new~"
+        beside.write_text(text)
+        beside.rename(self.root / path)
+
+    def version(self, word: str) -> None:
+        """Edit the version that the base app answers with."""
+        self.write("ver.py", f'V = "{word}"\n')
+
+    def git(self, *args: str) -> str:
+        """Run git in the project."""
+        env = getattr(self, "env", dict(os.environ))
+        return subprocess.run(["git", *args], cwd=self.root, env=env, check=True, text=True,
+                              capture_output=True, timeout=PATIENCE).stdout
+
+    def hb(self, *args: str, timeout: float = PATIENCE,
+           stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a verb in the project; gives status and output."""
+        return subprocess.run([*HYPERBOX, *args], cwd=self.root, env=self.env, text=True,
+                              capture_output=True, timeout=timeout, input=stdin,
+                              errors="surrogateescape")
+
+    def json(self, *args: str, timeout: float = PATIENCE) -> Any:
+        """Run a verb with ``--json``; gives its one object."""
+        done = self.hb(*args, "--json", timeout=timeout)
+        assert done.stdout.strip(), (done.returncode, done.stderr)
+        return json.loads(done.stdout)
+
+    def target(self) -> dict[str, Any]:
+        """The target as ``status --json`` shows it."""
+        projects = self.json("status")["projects"]
+        assert projects, "nothing is up"
+        target: dict[str, Any] = projects[0]["targets"][0]
+        return target
+
+    def generations(self) -> list[dict[str, Any]]:
+        """The history, newest first."""
+        rows: list[dict[str, Any]] = self.json("history")["generations"]
+        return rows
+
+    def ask(self, timeout: float = 5.0) -> str:
+        """The answer of the program now."""
+        return ask(self.port, timeout=timeout)
+
+    @contextmanager
+    def up(self, *args: str, live: bool = True) -> Iterator[Up]:
+        """``hyperbox up --json`` until the block ends; then ``down``, and nothing may be left."""
+        running = Up(self, args)
+        try:
+            if live:
+                running.wait_state("live")
+            yield running
+        finally:
+            running.end()
+
+
+class Up:
+    """A running ``hyperbox up --json``, with all events that it printed."""
+
+    def __init__(self, project: Project, args: Sequence[str] = ()) -> None:
+        self.project = project
+        self.events: list[dict[str, Any]] = []
+        self._more = threading.Condition()
+        self.process = subprocess.Popen(
+            [*HYPERBOX, "up", "--json", *args], cwd=project.root, env=project.env,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            errors="surrogateescape")
+        self.stderr: list[str] = []
+        self._readers = [threading.Thread(target=self._read, daemon=True),
+                         threading.Thread(target=self._read_errors, daemon=True)]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._more:
+                self.events.append(json.loads(line))
+                self._more.notify_all()
+        with self._more:
+            self._more.notify_all()
+
+    def _read_errors(self) -> None:
+        assert self.process.stderr is not None
+        self.stderr.extend(self.process.stderr)
+
+    def wait(self, wanted: Callable[[dict[str, Any]], bool], timeout: float = PATIENCE, *,
+             after: int = 0) -> dict[str, Any]:
+        """The first event from index ``after`` on that is ``wanted``."""
+        deadline = time.monotonic() + timeout
+        seen = after
+        with self._more:
+            while True:
+                for event in self.events[seen:]:
+                    if wanted(event):
+                        return event
+                seen = len(self.events)
+                left = deadline - time.monotonic()
+                over = self.process.poll() is not None and not self._readers[0].is_alive()
+                assert left > 0 and not over, (
+                    "it did not come", self.events[-12:], self.stderr[-12:])
+                self._more.wait(min(left, 0.2))
+
+    def wait_state(self, state: str, *, after: int = 0) -> dict[str, Any]:
+        """The next event that says that ``state`` holds."""
+        return self.wait(lambda e: e["event"] == "state" and e["state"] == state, after=after)
+
+    def wait_generation(self, verdict: str = "committed", *, after: int = 0,
+                        **fields: Any) -> dict[str, Any]:
+        """The next generation with this verdict (and these fields); not the first start's."""
+        wanted = {"first": None, **fields}
+        return self.wait(lambda e: e["event"] == "generation" and e["verdict"] == verdict and all(
+            e.get(key) == value for key, value in wanted.items()), after=after)
+
+    def generations(self) -> list[dict[str, Any]]:
+        """All decided so far, oldest first."""
+        return [event for event in self.events if event["event"] == "generation"]
+
+    def mark(self) -> int:
+        """The place after the newest event: what comes now is behind it."""
+        return len(self.events)
+
+    def logs(self) -> list[str]:
+        """Lines of the program so far."""
+        return [event["text"] for event in self.events if event["event"] == "log"]
+
+    def end(self) -> None:
+        """Bring it down and see that nothing is left."""
+        down = self.project.hb("down")
+        if self.process.poll() is None:
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.send_signal(signal.SIGKILL)
+                self.process.wait(10)
+        for reader in self._readers:
+            reader.join(5)
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
+        assert down.returncode == 0, down.stderr
+        left = leftovers(self.project)
+        assert not left, left
+
+
+def leftovers(project: Project) -> list[str]:
+    """Processes that belong to this project's run, by the state folder in their environment or
+    command line."""
+    mark = project.env["XDG_STATE_HOME"]
+    found = []
+    deadline = time.monotonic() + 3.0
+    while True:
+        found = [f"{pid} {line}" for pid, line, env in processes()
+                 if pid != os.getpid() and (mark in line or f"XDG_STATE_HOME={mark}" in env)]
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.05)
+
+
+def processes() -> Iterator[tuple[int, str, str]]:
+    """pid, command line and environment of every process that we may look at."""
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            stat = Path(f"/proc/{name}/stat").read_text(errors="replace")
+            line = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode(
+                errors="replace")
+            env = Path(f"/proc/{name}/environ").read_bytes().replace(b"\0", b"\n").decode(
+                errors="replace")
+        except OSError:
+            continue
+        if stat.rpartition(")")[2].split()[0] != "Z":
+            yield int(name), line, env
+
+
+def ask(port: int, path: str = "/", timeout: float = 5.0) -> str:
+    """One GET on a new connection; the body of a complete 200."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        body = answer.read().decode()
+        assert answer.status == 200, (answer.status, body)
+        return body
+    finally:
+        connection.close()
+
+
+def eventually(check: Callable[[], bool], timeout: float = PATIENCE, message: str = "") -> None:
+    """Return as soon as ``check`` holds."""
+    deadline = time.monotonic() + timeout
+    while not check():
+        assert time.monotonic() < deadline, message or "it never came to hold"
+        time.sleep(0.01)
+
+
+class Steady:
+    """A client that asks all the time, on new and on kept connections by turns.
+
+    ``failures`` holds everything that is not a complete 200; ``answers`` counts the bodies.
+    """
+
+    def __init__(self, port: int, every: float = 0.02, path: str = "/") -> None:
+        self.port = port
+        self.path = path
+        self.every = every
+        self.answers: Counter[str] = Counter()
+        self.failures: list[str] = []
+        self.longest = 0.0
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(keep,), daemon=True)
+                         for keep in (False, True)]
+
+    def __enter__(self) -> Steady:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Ask no more."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(15)
+
+    def _run(self, keep: bool) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        while not self._stop.is_set():
+            began = time.monotonic()
+            try:
+                connection.request("GET", self.path)
+                answer = connection.getresponse()
+                body = answer.read().decode()
+                if answer.status == 200:
+                    self.answers[body] += 1
+                else:
+                    self.failures.append(f"{answer.status} {body[:80]}")
+            except (OSError, http.client.HTTPException) as error:
+                self.failures.append(f"{type(error).__name__}: {error} keep={keep}")
+                connection.close()
+            self.longest = max(self.longest, time.monotonic() - began)
+            if not keep:
+                connection.close()
+            self._stop.wait(self.every)
+        connection.close()
+
+
+def tree_of(root: Path, *, skip: Sequence[str] = (".git",)) -> dict[str, tuple[str, bool, bytes]]:
+    """Path → (kind, executable, content or link text) of a folder, for comparing two ends."""
+    out: dict[str, tuple[str, bool, bytes]] = {}
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in skip and name != "__pycache__"]
+        for name in [*folders, *names]:
+            path = Path(folder, name)
+            key = str(path.relative_to(root))
+            if path.is_symlink():
+                out[key] = ("link", False, os.readlink(path).encode())
+            elif path.is_dir():
+                out[key] = ("dir", False, b"")
+            else:
+                out[key] = ("file", bool(path.stat().st_mode & 0o100), path.read_bytes())
+    return out
+
+
+def same_trees(left: Path, right: Path) -> bool:
+    """Whether two folders hold the same."""
+    return tree_of(left) == tree_of(right)
+
+
+def environment(**more: str) -> Mapping[str, str]:
+    """This process's environment with additions."""
+    return {**os.environ, **more}
+
+
+def _private(path: Path) -> Path:
+    path.mkdir(mode=0o700)
+    return path
