@@ -137,55 +137,53 @@ class Chunked:
 Body = Length | Chunked | UntilClose
 
 
-class _Fields:
-    """What a lower-cased head says about its message. Raises _UnclearError at what is unclear."""
+def _read_fields(head: bytes, minor: int) -> tuple[Body | None, bool, bool]:
+    """What a lower-cased head says: the body that it announces, keep, expects.
 
-    __slots__ = ("_closes", "coding", "expects", "keep", "length")
-
-    def __init__(self, head: bytes, minor: int) -> None:
-        self.coding: bytes | None = None
-        self.length: bytes | None = None
-        self.keep = minor == 1
-        self.expects = False
-        self._closes = False
-        # One pass leaves the controls; they must be nothing but the line ends.
-        if len(head.translate(None, _TEXT_CHARS)) != 2 * head.count(b"\r\n"):
-            raise _UnclearError
-        for name, rest in _DECIDING.findall(head):
-            if rest[:1] == b":":
-                self._take(name, rest[1:].strip(b" \t"))
-            elif not rest or rest[0] not in _TOKEN or name in b" \t":
-                raise _UnclearError  # folded, or a space before the colon
-
-    def _take(self, name: bytes, value: bytes) -> None:
-        if name == b"connection":
-            options = [option.strip(b" \t") for option in value.split(b",")]
-            self._closes |= b"close" in options
-            self.keep = not self._closes and (self.keep or b"keep-alive" in options)
+    Raises _UnclearError at everything that readers take in different ways.
+    """
+    # One pass leaves the controls; they must be nothing but the line ends.
+    if len(head.translate(None, _TEXT_CHARS)) != 2 * head.count(b"\r\n"):
+        raise _UnclearError
+    keep = minor == 1
+    closes = expects = False
+    coding: bytes | None = None
+    length: bytes | None = None
+    for name, rest in _DECIDING.findall(head):
+        if rest[:1] != b":":
+            _check_other(name, rest)
+        elif name == b"connection":
+            options = [option.strip(b" \t") for option in rest[1:].split(b",")]
+            closes = closes or b"close" in options
+            keep = keep or b"keep-alive" in options
         elif name == b"expect":
-            self.expects = True
-        elif name == b"content-length" and self.length is None:
-            self.length = value
-        elif name == b"transfer-encoding" and self.coding is None:
-            self.coding = value
+            expects = True
+        elif name == b"content-length" and length is None:
+            length = rest[1:].strip(b" \t")
+        elif name == b"transfer-encoding" and coding is None:
+            coding = rest[1:].strip(b" \t")
         else:
-            raise _UnclearError  # said twice, or folded
+            raise _UnclearError  # said twice, or a folded line
+    body = None if coding is length is None else _announced(coding, length, minor)
+    return body, keep and not closes, expects
 
-    def body(self, minor: int) -> Body | None:
-        """The body that is announced, None where none is. Raises _UnclearError."""
-        coding, digits = self.coding, self.length
-        if coding is not None:
-            last = coding.rpartition(b",")[2].strip(b" \t")
-            if digits is not None or minor == 0 or last != b"chunked":
-                raise _UnclearError
-            if coding.count(b"chunked") > 1:
-                raise _UnclearError
-            return Chunked()
-        if digits is None:
-            return None
-        if not digits.isdigit() or len(digits) > _LENGTH_DIGITS:
+
+def _check_other(name: bytes, rest: bytes) -> None:
+    """Another field whose name begins like ``name`` is none of ours; all else is unclear."""
+    if not rest or rest[0] not in _TOKEN or name in b" \t":
+        raise _UnclearError  # no colon, a space before it, or a folded line
+
+
+def _announced(coding: bytes | None, length: bytes | None, minor: int) -> Body:
+    """The body that a Transfer-Encoding or a Content-Length announces. Raises _UnclearError."""
+    if coding is not None:
+        last = coding.rpartition(b",")[2].strip(b" \t")
+        if length is not None or minor == 0 or last != b"chunked" or coding.count(last) > 1:
             raise _UnclearError
-        return Length(int(digits))
+        return Chunked()
+    if length is None or not length.isdigit() or len(length) > _LENGTH_DIGITS:
+        raise _UnclearError
+    return Length(int(length))
 
 
 def may_be_request(data: bytes) -> bool:
@@ -247,23 +245,22 @@ class RequestTracker:
             at = self._take_head(data)
             if at == 0 or self.opaque:
                 return at
-        if self.body is None:
+        body = self.body
+        if body is None:
             self.done = True
             return at
-        end = self.body.take(data, at)
-        self.done = self.body.done
-        self.opaque = self.body.broken
+        end = body.take(data, at)
+        self.done = body.done
+        self.opaque = body.broken
         return end
 
     def _take_head(self, data: bytes) -> int:
-        start = _past_blank_lines(data) if data.startswith(b"\r\n") else 0
+        start = _past_blank_lines(data) if data[:1] == b"\r" else 0
         end = data.find(b"\r\n\r\n", start) + 4
-        if self.opaque:
-            return len(data)
         if end == 3:
-            if len(data) < HEAD_LIMIT and may_be_request(data):
+            if len(data) < HEAD_LIMIT and not self.opaque and may_be_request(data):
                 return 0
-        elif end <= HEAD_LIMIT and self._parse(data[start:end]):
+        elif end <= HEAD_LIMIT and not self.opaque and self._parse(data[start:end]):
             return end
         self.opaque = True
         return len(data)
@@ -272,14 +269,10 @@ class RequestTracker:
         line = _REQUEST_LINE.match(head)
         if line is None or line[1] == b"CONNECT":
             return False
-        minor = int(line[2])
         try:
-            fields = _Fields(head.lower(), minor)
-            self.body = fields.body(minor)
+            self.body, self.keep, self.expects = _read_fields(head.lower(), int(line[2]))
         except _UnclearError:
             return False
-        self.keep = fields.keep
-        self.expects = fields.expects
         self.method = line[1]
         return True
 
@@ -342,14 +335,11 @@ class ResponseTracker:
         self.status = status = int(line[2])
         if status < 200:
             return status != 101
-        minor = int(line[1])
         lowered = head.lower()
         try:
-            fields = _Fields(lowered, minor)
-            self.body = fields.body(minor)
+            self.body, self.keep, _ = _read_fields(lowered, int(line[1]))
         except _UnclearError:
             return False
-        self.keep = fields.keep
         if self._head_only or status in (204, 304):
             self.body = None
         elif self.body is None:

@@ -24,6 +24,7 @@ from hyperbox_agent.supervise.holder_relay import Relay
 
 VERSION = 1
 SOCKET_NAME = "port.sock"
+BUSY = "another agent holds this port"
 FDS_LIMIT = 250
 """The kernel passes 253 descriptors in one message."""
 _MESSAGE_LIMIT = 1024 * 1024
@@ -151,12 +152,24 @@ class Control:
             return
         credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         _pid, uid, _gid = struct.unpack("3i", credentials)
-        if uid not in (0, os.getuid()) or self._channel is not None:
-            with contextlib.suppress(OSError):
-                sock.send(b'{"error": "another agent holds this port"}\n')
+        if uid not in (0, os.getuid()):
             sock.close()
-            return
-        self._channel = Channel(self._loop, sock, self._asked, self._agent_lost)
+        elif self._channel is None:
+            self._channel = Channel(self._loop, sock, self._asked, self._agent_lost)
+        else:
+            self._turn_away(sock)
+
+    def _turn_away(self, sock: socket.socket) -> None:
+        """Answer one question with a refusal: closing at once would look like a dead holder."""
+        visitor: Channel
+
+        def refuse(message: dict[str, Any], _fds: list[int]) -> None:
+            visitor.send({"id": message.get("id"), "error": BUSY})
+
+        def leave() -> None:
+            visitor.close()
+
+        visitor = Channel(self._loop, sock, refuse, leave)
 
     # -- an agent's life ----------------------------------------------------------------------
 

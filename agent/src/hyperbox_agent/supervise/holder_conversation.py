@@ -201,10 +201,9 @@ class Conversation:
 
     def use_kept(self) -> bool:
         """Send the message on the connection that is kept. False: it is gone."""
-        backend, instance = self.backend, self.instance
-        if backend is None or instance is None:
+        backend = self.backend
+        if backend is None:
             return False
-        instance.idle.discard(self)
         try:
             sent = backend.sock.send(self.unsent)
         except BlockingIOError:
@@ -314,9 +313,7 @@ class Conversation:
         request = self.request
         self._relay.ended(self, instance)
         keep = request.done and request.keep and self._response.keep
-        if keep and reusable and instance is self._relay.live and not backend.shut:
-            instance.idle.add(self)
-        else:
+        if not (keep and reusable and instance is self._relay.live) or backend.shut:
             self.drop_backend()
         if not keep or (client.eof and not self.inbox):
             self.finish()
@@ -397,13 +394,12 @@ class Conversation:
 
     def drop_backend(self) -> None:
         """Close the connection to the instance, if there is one."""
-        backend, instance = self.backend, self.instance
-        if backend is None or instance is None:
+        backend = self.backend
+        if backend is None:
             return
         self._relay.peers.drop(self._local_port)
         backend.close()
         self.backend = self.instance = None
-        instance.idle.discard(self)
         self._held = b""
         self._replay = None
 
@@ -422,7 +418,7 @@ class Conversation:
         if not backend.flush():
             self._backend_deaf(backend)
         elif not backend.pending:
-            backend.watch(IN if backend.reading else 0)
+            backend.watch(backend.reading)
             self.watch_client()
             if self.client.eof:
                 self._pass_end()
@@ -430,7 +426,7 @@ class Conversation:
     def _backend_deaf(self, backend: End) -> None:
         """It takes no more bytes; what it said before may still be there to read."""
         backend.pending = b""
-        backend.watch(IN if backend.reading else 0)
+        backend.watch(backend.reading)
         self.watch_client()
         self._read_backend(backend)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
-from hyperbox_agent.supervise.holder_loop import IN, OUT, Loop
+from hyperbox_agent.supervise.holder_loop import OUT, Loop
 
 
 class End:
@@ -14,11 +14,13 @@ class End:
     Methods that send return False once the connection takes no more bytes.
     """
 
-    __slots__ = ("_bits", "_fd", "_handler", "_loop", "eof", "pending", "shut", "sock")
+    __slots__ = ("_bits", "_fd", "_handler", "_loop", "eof", "pending", "reading", "shut", "sock")
 
     def __init__(self, loop: Loop, sock: socket.socket, handler: Callable[[int], None]) -> None:
         self.sock = sock
         self.pending = b""
+        self.reading = 0
+        """IN while it is watched for bytes."""
         self.eof = False
         """Its peer sends no more."""
         self.shut = False
@@ -27,11 +29,6 @@ class End:
         self._fd = sock.fileno()
         self._handler = handler
         self._bits = 0
-
-    @property
-    def reading(self) -> bool:
-        """Whether it is watched for bytes."""
-        return bool(self._bits & IN)
 
     def send(self, data: bytes) -> bool:
         """Send ``data`` behind what is pending."""
@@ -46,7 +43,7 @@ class End:
             return False
         if sent != len(data):
             self.pending = data[sent:]
-            self.watch(self._bits & IN)
+            self.watch(self.reading)
         return True
 
     def flush(self) -> bool:
@@ -66,6 +63,7 @@ class End:
         every turn.
         """
         bits = reading | OUT if self.pending else reading
+        self.reading = reading
         if bits == self._bits:
             return
         if not bits:

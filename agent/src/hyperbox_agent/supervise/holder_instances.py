@@ -18,7 +18,7 @@ class Instance:
     """One address that answers, under the number of the generation that runs there."""
 
     __slots__ = (
-        "address", "bytes", "draining", "failed", "host", "idle", "inflight", "longest_wait",
+        "address", "bytes", "draining", "failed", "inflight", "longest_wait",
         "number", "refused_since", "requests",
     )
 
@@ -26,8 +26,6 @@ class Instance:
         self.number = number
         self.address = address
         self.inflight: set[Conversation] = set()
-        self.idle: set[Conversation] = set()
-        """Conversations between two messages that keep their connection to this instance."""
         self.requests = 0
         self.failed = 0
         self.bytes = 0
@@ -86,25 +84,28 @@ class Drain:
 class Rate:
     """Requests a second over the last ten seconds."""
 
-    __slots__ = ("_counts", "_first", "_seconds")
+    __slots__ = ("_count", "_first", "_past", "_second")
 
     def __init__(self, now: float) -> None:
-        self._counts = [0] * _RATE_SECONDS
-        self._seconds = [0] * _RATE_SECONDS
         self._first = now
+        self._second = int(now)
+        self._count = 0
+        self._past: list[tuple[int, int]] = []
+        """Earlier seconds that had any, oldest first."""
 
     def add(self, now: float) -> None:
         """Count one."""
-        second = int(now)
-        slot = second % _RATE_SECONDS
-        if self._seconds[slot] != second:
-            self._seconds[slot] = second
-            self._counts[slot] = 0
-        self._counts[slot] += 1
+        if now >= self._second + 1:
+            self._roll(int(now))
+        self._count += 1
+
+    def _roll(self, second: int) -> None:
+        self._past = [*self._past[1 - _RATE_SECONDS:], (self._second, self._count)]
+        self._second, self._count = second, 0
 
     def per_second(self, now: float) -> float:
         """The mean over the window, which is shorter while the holder is young."""
+        self._roll(int(now))
         oldest = int(now) - _RATE_SECONDS
-        pairs = zip(self._seconds, self._counts, strict=True)
-        total = sum(count for second, count in pairs if second > oldest)
+        total = sum(count for second, count in self._past if second > oldest)
         return round(total / min(_RATE_SECONDS, max(1.0, now - self._first)), 1)

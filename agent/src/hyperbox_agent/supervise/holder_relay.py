@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hyperbox_agent.supervise.holder_connect import Connected
-from hyperbox_agent.supervise.holder_conversation import WAITING, Conversation
+from hyperbox_agent.supervise.holder_conversation import HEAD, WAITING, Conversation
 from hyperbox_agent.supervise.holder_instances import STREAM_AFTER, Drain, Instance, Rate
 from hyperbox_agent.supervise.holder_loop import IN, Loop, Timer
 from hyperbox_agent.supervise.peers import PeersTable
@@ -30,7 +30,7 @@ RETRY = 0.005
 PATIENCE = 0.001
 PATIENCE_LIMIT = 0.016
 """How long (s) a handshake may stay open, doubled with each attempt. Where the instance's queue is
-full the kernel drops the SYN and repeats it after a whole second; asking anew costs a millisecond."""
+full the kernel drops the SYN and repeats it after a whole second; asking anew costs one ms."""
 SPENT_PAUSE = 0.05
 """Out of descriptors: asking again at once would spin."""
 DRAINS = 2
@@ -120,10 +120,10 @@ class Relay:
 
     def admit(self, talk: Conversation) -> None:
         """Let the message that ``talk`` has ready begin now, or wait for its turn."""
+        if talk.instance is not None and self.may_begin(talk) and talk.use_kept():
+            return
         talk.waiting_since = self.loop.now
         talk.attempts = 0
-        if self.may_begin(talk) and talk.use_kept():
-            return
         talk.state = WAITING
         self._waiting[talk] = None
         if self.live is None or self.holding is not None or self._pump_timer is not None:
@@ -134,19 +134,17 @@ class Relay:
 
     def may_begin(self, talk: Conversation) -> bool:
         """Whether the instance that ``talk`` is connected to may be sent a message now."""
-        return talk.instance is self.live is not None and self.holding is None
+        return talk.instance is self.live and self.holding is None
 
     def began(self, talk: Conversation) -> None:
         """The first bytes of a message are on their way to the live instance."""
         instance, now = self.live, self.loop.now
         assert instance is not None
-        if talk.state == WAITING:
+        if talk.state != HEAD:
             self.leave(talk)
+            instance.longest_wait = max(instance.longest_wait, now - talk.waiting_since)
+            instance.refused_since = None
         talk.since = now
-        waited = now - talk.waiting_since
-        if waited > instance.longest_wait:
-            instance.longest_wait = waited
-        instance.refused_since = None
         instance.requests += 1
         instance.inflight.add(talk)
         self._rate.add(now)
@@ -304,8 +302,9 @@ class Relay:
             self.instances.append(self.live)
             self._forget_old()
         if old is not None and old is not self.live:
-            for talk in list(old.idle):
-                talk.drop_backend()
+            for talk in self.talks:
+                if talk.instance is old and talk.state in (HEAD, WAITING):
+                    talk.drop_backend()
         if self.holding is not None:
             self.holding.check()
         self.pump()

@@ -12,7 +12,7 @@ from typing import Any
 
 from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.errors import PortError
-from hyperbox_agent.supervise.holder_control import SOCKET_NAME, VERSION
+from hyperbox_agent.supervise.holder_control import BUSY, SOCKET_NAME, VERSION
 from hyperbox_agent.supervise.holder_escrow import start_time
 from hyperbox_agent.supervise.peers import PEERS_NAME
 from hyperbox_agent.supervise.port_listen import listen
@@ -29,6 +29,8 @@ DAY = 86400.0
 _RESTARTS = 5
 _RESTARTS_WITHIN = 10.0
 _STEP = 0.005
+_NOTICE = 0.5
+"""How long (s) a holder may take to notice that its agent was killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,8 @@ class Port:
         self._backend: tuple[str, int] | None = None
         self._holding = False
         self._escrow: dict[int, tuple[int, tuple[int, ...], dict[str, Any]]] = {}
+        self.address = ("", 0)
+        """Where clients connect (the first of the addresses)."""
         self.adopted: Kept | None = None
         """What the holder had, where it was left by a dead agent."""
 
@@ -142,13 +146,9 @@ class Port:
         except BaseException:
             await handle._abandon()
             raise
+        host, number = handle._listeners[0].getsockname()[:2]
+        handle.address = (host, number)
         return handle
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Where clients connect (the first of the addresses)."""
-        host, port = self._listeners[0].getsockname()[:2]
-        return str(host), int(port)
 
     @property
     def holder_pid(self) -> int:
@@ -196,8 +196,7 @@ class Port:
         """The instance has ended: give its copies back."""
         kept = self._escrow.pop(number, None)
         if kept is not None:
-            for fd in kept[1]:
-                os.close(fd)
+            close_all(kept[1])
             await self._ask("forget", {"number": number})
 
     async def stats(self) -> Stats:
@@ -229,18 +228,38 @@ class Port:
     # -- opening ------------------------------------------------------------------------------
 
     async def _open(self, host: str, port: int) -> None:
-        left = reach_holder(self._run_dir)
-        if left is not None and await self._adopt(left):
-            if not self._serves(host, port):
-                await self._listen_anew(host, port)
-            return
+        deadline = self._clock.now() + _NOTICE
+        while (left := reach_holder(self._run_dir)) is not None:
+            channel = HolderChannel(left, self._lost)
+            try:
+                await self._adopt(channel)
+            except HolderLostError:
+                channel.close()  # it is ending: look again
+            except PortError as error:
+                channel.close()
+                if BUSY not in error.message:
+                    raise
+                if self._clock.now() >= deadline:
+                    raise PortError("another agent holds this project's port",
+                                    hint="hyperbox down ends it") from error
+            else:
+                if not self._serves(host, port):
+                    await self._listen_anew(host, port)
+                return
+            await self._clock.sleep(_STEP)
         self._listeners = listen(host, port)
-        await self._start()
+        try:
+            await self._start()
+        except HolderLostError:
+            await self._ask("stats", {})  # it died at once, and is being replaced
 
     def _serves(self, host: str, port: int) -> bool:
         """Whether the adopted sockets are the ones that are wanted."""
         wanted = {"localhost": "127.0.0.1", "": "0.0.0.0"}.get(host, host)  # noqa: S104
-        return bool(self._listeners) and self.address[0] == wanted and port in (0, self.address[1])
+        if not self._listeners:
+            return False
+        served_host, served = self._listeners[0].getsockname()[:2]
+        return bool(served_host == wanted and port in (0, served))
 
     async def _listen_anew(self, host: str, port: int) -> None:
         old, self._listeners = self._listeners, listen(host, port)
@@ -248,32 +267,42 @@ class Port:
             sock.close()
         await self._ask("listen", {}, [sock.fileno() for sock in self._listeners])
 
-    async def _adopt(self, sock: socket.socket) -> bool:
-        channel = HolderChannel(sock, self._lost)
-        try:
-            hello, fds = await channel.ask("hello", self._settings)
-            instances = [await self._fetch(channel, number) for number in hello["kept"]]
-        except HolderLostError as error:
-            if "another agent" in str(error):
-                raise PortError("another agent holds this project's port",
-                                hint="hyperbox down ends it") from error
-            return False
+    async def _adopt(self, channel: HolderChannel) -> None:
+        hello, fds = await channel.ask("hello", self._settings)
         self._listeners = [socket.socket(fileno=fd) for fd in fds]
+        instances = await self._fetch_all(channel, hello["kept"])
         backend = hello["backend"]
         self._number = hello["number"] or 0
         self._backend = None if backend is None else (backend[0], backend[1])
         self.adopted = Kept(hello["number"], self._backend, hello["orphaned_s"] or 0.0,
-                            tuple(instances))
+                            instances)
         self._process = HolderProcess(hello["pid"], start_time(hello["pid"]), None)
         self._channel = channel
-        if hello["version"] != VERSION:
-            # Its code is another version's: the same socket goes to a holder of ours.
-            await channel.ask("close", {})
-            channel.close()
-            await self._end_process()
-            await self._start()
         self._ready.set()
-        return True
+        if hello["version"] != VERSION:
+            await self._replace(channel)
+
+    async def _replace(self, channel: HolderChannel) -> None:
+        """Its code is another version's: the same sockets go to a holder of ours."""
+        process, self._process = self._process, None
+        await channel.ask("close", {})
+        channel.close()
+        self._process = process
+        await self._end_process()
+        await self._start()
+
+    async def _fetch_all(self, channel: HolderChannel,
+                         numbers: Sequence[int]) -> tuple[KeptInstance, ...]:
+        found: dict[int, KeptInstance] = {}
+        try:
+            for number in numbers:
+                found[number] = await self._fetch(channel, number)
+        except HolderLostError:
+            for instance in found.values():
+                close_all(instance.fds)
+            self._drop_all()
+            raise
+        return tuple(found.values())
 
     async def _fetch(self, channel: HolderChannel, number: int) -> KeptInstance:
         reply, fds = await channel.ask("fetch", {"number": number})
@@ -299,7 +328,7 @@ class Port:
 
     def _lost(self) -> None:
         self._ready.clear()
-        if self._closing or not self._listeners:
+        if self._closing or self._process is None:
             return
         now = self._clock.now()
         self._deaths = [at for at in self._deaths if now - at < _RESTARTS_WITHIN] + [now]
@@ -366,7 +395,13 @@ class Port:
             self._channel.close()
         for sock in self._listeners:
             sock.close()
+        self._listeners = []
         for _pid, fds, _info in self._escrow.values():
-            for fd in fds:
-                os.close(fd)
+            close_all(fds)
         self._escrow = {}
+
+
+def close_all(fds: Sequence[int]) -> None:
+    """Give descriptors back."""
+    for fd in fds:
+        os.close(fd)

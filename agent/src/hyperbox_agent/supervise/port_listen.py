@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 from dataclasses import dataclass
 
 from hyperbox_agent.errors import PortError, PortTakenError
@@ -14,6 +15,8 @@ BACKLOG = 65535
 reload of the holder itself lives on."""
 _LISTEN = "0A"
 _TRIES = 20
+_MAPPED = bytes(10) + b"\xff\xff"
+"""What stands before an IPv4 address in an IPv6 one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,26 +100,28 @@ def _refusal(host: str, port: int, error: Exception) -> PortError:
 
 
 def _taken(host: str, port: int) -> PortTakenError:
-    owner = find_owner(port)
+    owner = find_owner(host, port)
+    what = f"port {port} on {host} is taken"
     if owner is None:
         return PortTakenError(
-            f"port {port} on {host} is taken, by a program that can't be found here", pid=None,
-            program=None, hint="it may run in another container or namespace; choose another port",
+            f"{what}, by no program that can be seen here", pid=None, program=None,
+            hint="a connection that used it may linger for a minute (TIME_WAIT), or a program in "
+                 "another namespace has it; choose another [app] port, or try again",
         )
     if owner.pid is None:
         return PortTakenError(
-            f"port {port} on {host} is taken by a program of user {owner.uid}", pid=None,
-            program=None, hint=f"see which: sudo ss -ltnp 'sport = :{port}'",
+            f"{what} by a program of user {owner.uid}", pid=None, program=None,
+            hint=f"see which: sudo ss -ltnp 'sport = :{port}'",
         )
     return PortTakenError(
-        f"port {port} on {host} is taken by process {owner.pid}: {owner.command}", pid=owner.pid,
-        program=owner.command, hint=f"end it (kill {owner.pid}), or choose another [app] port",
+        f"{what} by process {owner.pid}: {owner.command}", pid=owner.pid, program=owner.command,
+        hint=f"end it (kill {owner.pid}), or choose another [app] port",
     )
 
 
-def find_owner(port: int) -> Owner | None:
-    """Who listens on ``port`` here, else who else uses it; None where nobody is found."""
-    inodes = _inodes(port)
+def find_owner(host: str, port: int) -> Owner | None:
+    """Who listens on ``host:port``, else who else uses it; None where nobody can be found."""
+    inodes = _inodes(host, port)
     for inode, uid in inodes.items():
         pid = _holder_of(inode)
         if pid is not None:
@@ -124,8 +129,9 @@ def find_owner(port: int) -> Owner | None:
     return Owner(None, "", next(iter(inodes.values()))) if inodes else None
 
 
-def _inodes(port: int) -> dict[str, int]:
-    """Sockets bound to ``port``, listening ones first: inode → uid."""
+def _inodes(host: str, port: int) -> dict[str, int]:
+    """Sockets bound to the address or to all of them, listening ones first: inode → uid."""
+    packed = socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
     found: list[tuple[bool, str, int]] = []
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
@@ -135,9 +141,19 @@ def _inodes(port: int) -> dict[str, int]:
             continue
         for line in lines:
             fields = line.split()
-            if int(fields[1].rpartition(":")[2], 16) == port and fields[9] != "0":
+            address, _, number = fields[1].partition(":")
+            if int(number, 16) == port and fields[9] != "0" and _overlap(address, packed):
                 found.append((fields[3] != _LISTEN, fields[9], int(fields[7])))
     return {inode: uid for _other, inode, uid in sorted(found)}
+
+
+def _overlap(address: str, packed: bytes) -> bool:
+    """Whether an address of the kernel's table (words in host order) excludes ours."""
+    words = [bytes.fromhex(address[at : at + 8]) for at in range(0, len(address), 8)]
+    if sys.byteorder == "little":
+        words = [word[::-1] for word in words]
+    theirs = b"".join(words)
+    return not any(theirs) or not any(packed) or theirs.removeprefix(_MAPPED) == packed
 
 
 def _holder_of(inode: str) -> int | None:

@@ -99,7 +99,6 @@ class HolderChannel:
         self._inbox = b""
         self._fds: list[int] = []
         self._lost = False
-        self._refusal: str | None = None
         self._sending = asyncio.Lock()
         self._loop.add_reader(sock.fileno(), self._readable)
 
@@ -128,7 +127,7 @@ class HolderChannel:
     async def _send(self, data: bytes, fds: Sequence[int]) -> None:
         async with self._sending:
             if self._lost:
-                raise HolderLostError(self._refusal or "closed")
+                raise HolderLostError("closed")
             try:
                 sent = 0
                 if fds:
@@ -161,9 +160,7 @@ class HolderChannel:
         if answer is not None and not answer.done():
             answer.set_result((reply, passed))
             return
-        if "error" in reply:
-            self._refusal = str(reply["error"])
-        for fd in passed:
+        for fd in passed:  # the question was given up
             os.close(fd)
 
     def _lose(self) -> None:
@@ -181,4 +178,4 @@ class HolderChannel:
             os.close(fd)
         for answer in self._open.values():
             if not answer.done():
-                answer.set_exception(HolderLostError(self._refusal or "the holder ended"))
+                answer.set_exception(HolderLostError("the holder ended"))
