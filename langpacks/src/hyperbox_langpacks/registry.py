@@ -8,6 +8,7 @@ when it is looked for. The built-in ones are also known without any metadata, fo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import import_module
 
 from hyperbox_langpacks.base import Command, Detection, Pack, PackError, ProjectView
@@ -43,16 +44,29 @@ def find_pack(view: ProjectView, environ: Mapping[str, str],
     With a ``command`` of the user, the pack that takes it; none where no pack knows it, and the
     program is then run as it is. Without one, raises PackError where nothing is found.
     """
-    packs = [load_pack(name) for name in pack_names()]
+    packs, problems = _load_all()
     if command is not None:
-        return _for_command(packs, view, environ, command)
-    found = [(pack, detection) for pack in packs
-             if (detection := pack.detect(view, environ)) is not None]
-    if not found:
+        pack, found = _for_command(packs, view, environ, command)
+        return pack, replace(found, notes=(*found.notes, *problems))
+    all_found = [(pack, detection) for pack in packs
+                 if (detection := pack.detect(view, environ)) is not None]
+    if not all_found:
         raise PackError("found no program that can be run here",
                         hint='say how it is started: [app] command = ["python", "app.py"]',
                         file="hyperbox.toml")
-    return max(found, key=lambda one: one[1].certainty)
+    pack, found = max(all_found, key=lambda one: one[1].certainty)
+    return pack, replace(found, notes=(*found.notes, *problems))
+
+
+def _load_all() -> tuple[list[Pack], list[str]]:
+    """All packs that can be loaded, and a sentence for the user about each that can't."""
+    packs, problems = [], []
+    for name in pack_names():
+        try:
+            packs.append(load_pack(name))
+        except PackError as error:
+            problems.append(error.message)
+    return packs, problems
 
 
 def _for_command(packs: list[Pack], view: ProjectView, environ: Mapping[str, str],

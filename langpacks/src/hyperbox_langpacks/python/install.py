@@ -27,7 +27,7 @@ def plan_install(view: ProjectView, interpreter: str | None,
     if not named:
         return None
     manager = find_manager(view)
-    steps = _STEPS.get(manager or "", _pip)(view, interpreter or "python3")
+    steps = _STEPS.get(manager or "", _pip)(view, interpreter or "python3", named)
     if not steps:
         return None
     return InstallPlan(tuple(Command(step) for step in steps),
@@ -38,30 +38,32 @@ def plan_install(view: ProjectView, interpreter: str | None,
 Steps = list[tuple[str, ...]]
 
 
-def _uv(view: ProjectView, interpreter: str) -> Steps:
-    # uv takes files from its cache by hard links: a sync of a warm cache takes well under a second,
-    # and each package is replaced as a whole, so the running program keeps what it has open.
-    return [("uv", "sync", "--frozen") if view.exists("uv.lock") else ("uv", "sync")]
+def _uv(view: ProjectView, interpreter: str, changed: list[str]) -> Steps:
+    """A changed lock is carried out as it is; changed wishes are locked first."""
+    return [("uv", "sync", "--frozen") if "uv.lock" in changed else ("uv", "sync")]
 
 
-def _poetry(view: ProjectView, interpreter: str) -> Steps:
+def _poetry(view: ProjectView, interpreter: str, changed: list[str]) -> Steps:
     return [("poetry", "install", "--no-interaction", "--sync")]
 
 
-def _pipenv(view: ProjectView, interpreter: str) -> Steps:
-    return [("pipenv", "sync" if view.exists("Pipfile.lock") else "install")]
+def _pipenv(view: ProjectView, interpreter: str, changed: list[str]) -> Steps:
+    return [("pipenv", "sync" if "Pipfile.lock" in changed else "install")]
 
 
-def _conda(view: ProjectView, interpreter: str) -> Steps:
+def _conda(view: ProjectView, interpreter: str, changed: list[str]) -> Steps:
     file = conda_file(view) or "environment.yml"
     return [("conda", "env", "update", "--file", file, "--prune")]
 
 
-def _pip(view: ProjectView, interpreter: str) -> Steps:
+def _pip(view: ProjectView, interpreter: str, changed: list[str]) -> Steps:
+    """The plainest requirements file and what changed beside it, in one go: pip sees conflicts."""
     pip = (interpreter, "-m", "pip", "install", "--disable-pip-version-check")
     files = [name for name in requirements_files(view) if name.endswith(".txt")
              and not name.rpartition("/")[2].startswith("constraints")]
-    steps: Steps = [(*pip, "--requirement", files[0])] if files else []
+    wanted = [name for place, name in enumerate(files) if place == 0 or name in changed]
+    flags = [part for name in wanted for part in ("--requirement", name)]
+    steps: Steps = [(*pip, *flags)] if flags else []
     if get(read_pyproject(view), "project", "dependencies") or view.exists("setup.py"):
         steps.append((*pip, "--editable", "."))
     return steps

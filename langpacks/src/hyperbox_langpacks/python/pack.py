@@ -31,7 +31,7 @@ from hyperbox_langpacks.python.files import shim_folder
 from hyperbox_langpacks.python.frameworks import choose_start
 from hyperbox_langpacks.python.install import plan_install
 from hyperbox_langpacks.python.rungs import choose
-from hyperbox_langpacks.python.sources import RUN_METHODS, read_source
+from hyperbox_langpacks.python.sources import RUN_METHODS, candidate_files, read_source
 
 NOT_JSON = (".vscode/", ".devcontainer/", "tests/", "test/", "tsconfig", "jsconfig")
 """Files that are called JSON and have comments, or are broken on purpose."""
@@ -122,10 +122,8 @@ class PythonPack:
 
 
 def _looks_like_python(view: ProjectView) -> bool:
-    names = view.list_dir()
-    return any(name.endswith(".py") for name in names) or any(
-        view.exists(name) for name in ("pyproject.toml", "setup.py", "setup.cfg", "Pipfile",
-                                       "requirements.txt", "environment.yml", "uv.lock"))
+    named = ("pyproject.toml", "setup.py", "setup.cfg", "Pipfile", "requirements.txt")
+    return any(map(view.exists, named)) or bool(candidate_files(view))
 
 
 def _environment(view: ProjectView, environ: Mapping[str, str],

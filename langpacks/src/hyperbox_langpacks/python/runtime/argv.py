@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
-_PYTHON = re.compile(r"^(python|pypy)[0-9.]*w?d?$")
+_PYTHON = re.compile(r"^(python|pypy)[0-9.]*[tdw]?$")
 _SHEBANG = re.compile(rb"^#!\s*(\S+)")
 _LONG_SHEBANG = re.compile(rb"^#!/bin/sh\n'''exec' \"?([^\"\n]+?)\"? \"\$0\" \"\$@\"")
 

@@ -14,11 +14,13 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import CodeType
 
 KEPT_SECONDS = 14 * 86_400.0
 KEPT_FILES = 8_192
 _SUFFIX = ".code"
+_READ = "read-files"
 
 
 def compile_source(source: bytes, filename: str) -> CodeType:
@@ -74,6 +76,25 @@ class CodeStore:
             self.store(source, code)
         return code
 
+    # -- data files: only those that the program reads are worth a gate
+
+    def note_read(self, paths: Iterable[str]) -> None:
+        """Remember data files that the program has read, relative to the root."""
+        lines = "".join(f"{path}\n" for path in paths if "\n" not in path)
+        try:
+            _write(os.path.join(self.folder, _READ), lines.encode("utf-8", "surrogateescape"),
+                   os.O_APPEND)
+        except OSError:
+            return  # Such a file is then not checked before the program sees it: no harm done.
+
+    def files_read(self) -> frozenset[str]:
+        """What ``note_read`` remembers."""
+        try:
+            data = _read(os.path.join(self.folder, _READ))
+        except OSError:
+            return frozenset()
+        return frozenset(data.decode("utf-8", "surrogateescape").splitlines())
+
     def prune(self, now: float | None = None) -> int:
         """Delete what is old, and the oldest above a count; the number of files that went."""
         limit = (time.time() if now is None else now) - KEPT_SECONDS
@@ -112,8 +133,8 @@ def _read(path: str) -> bytes:
     return data
 
 
-def _write(path: str, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+def _write(path: str, data: bytes, how: int = os.O_TRUNC) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | how | os.O_CLOEXEC, 0o600)
     try:
         with memoryview(data) as left:
             done = 0

@@ -7,6 +7,7 @@ left afterwards, and the caller checks that.
 
 from __future__ import annotations
 
+import os
 import sys
 
 TYPE_CHECKING = False
@@ -14,12 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from .argv import Invocation
+
 REQUEST = (b"GET /hyperbox-warm-up?a=1 HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: */*\r\n"
            b"User-Agent: warm-up\r\nConnection: close\r\n\r\n")
 
 
-def serve() -> None:
-    """Warm up each framework and server that is imported.
+def serve(invocation: Invocation | None = None) -> None:
+    """Warm up each framework and server that is imported, and a known command's own parser.
 
     A fault in it is reported nowhere: it costs a few milliseconds later, and the program meets its
     library's real faults by itself.
@@ -31,6 +34,8 @@ def serve() -> None:
         for module, warm_up in _WARM_UPS:
             if module in sys.modules:
                 _try(warm_up)
+        if invocation is not None and "uvicorn.main" in sys.modules:
+            _try(lambda: _parse_uvicorn(invocation))
 
 
 def _try(warm_up: Callable[[], None]) -> None:
@@ -38,6 +43,13 @@ def _try(warm_up: Callable[[], None]) -> None:
         warm_up()
     except Exception:  # noqa: BLE001 - a version of the library that we don't know: left cold
         return
+
+
+def _parse_uvicorn(invocation: Invocation) -> None:
+    """Reading its command line is a third of uvicorn's own start."""
+    command: Any = sys.modules["uvicorn.main"].main
+    if os.path.basename(invocation.target) == "uvicorn":
+        command.make_context("uvicorn", list(invocation.arguments))
 
 
 # ------------------------------------------------------------------------------------- ASGI
@@ -98,30 +110,28 @@ def _uvicorn() -> None:
     config.load()
     server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))
+    # Connected here: uvloop would do it by a pool of threads, which a fork loses.
+    client = socket.create_connection(listener.getsockname())
+    client.setblocking(False)
 
     async def journey() -> None:
         loop = asyncio.get_running_loop()
         server.lifespan = config.lifespan_class(config)
         await server.startup(sockets=[listener])
         try:
-            await _ask(loop, listener.getsockname())
+            await _ask(loop, client)
         finally:
             server.should_exit = True
             await server.shutdown(sockets=[listener])
 
-    _run(config, journey)
-    listener.close()
+    with listener, client:
+        _run(config, journey)
 
 
-async def _ask(loop: Any, address: Any) -> None:
-    import socket
-
-    with socket.socket() as client:
-        client.setblocking(False)
-        await loop.sock_connect(client, address)
-        await loop.sock_sendall(client, REQUEST)
-        while await loop.sock_recv(client, 65_536):
-            pass
+async def _ask(loop: Any, client: Any) -> None:
+    await loop.sock_sendall(client, REQUEST)
+    while await loop.sock_recv(client, 65_536):
+        pass
 
 
 def _run(config: Any, journey: Callable[[], Any]) -> None:

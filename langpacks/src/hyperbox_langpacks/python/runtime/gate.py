@@ -21,8 +21,14 @@ def gate(files: Iterable[Mapping[str, str]], root: str, codes: CodeStore) -> lis
     ``files`` name a ``path`` below the root, and where its bytes are to be ``read`` from.
     """
     checked = (_check(one["path"], one.get("read") or os.path.join(root, one["path"]), root, codes)
-               for one in files)
+               for one in files if _is_wanted(one["path"], codes))
     return [error for error in checked if error is not None]
+
+
+def _is_wanted(path: str, codes: CodeStore) -> bool:
+    """Source always; data only where the program reads it: a broken test file stops nobody."""
+    return (path.endswith((".py", ".pyw")) or path == "pyproject.toml"
+            or path in codes.files_read())
 
 
 def _check(path: str, read: str, root: str, codes: CodeStore) -> Error | None:

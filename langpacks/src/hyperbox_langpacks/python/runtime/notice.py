@@ -23,9 +23,12 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
+    from .codes import CodeStore
     from .tree import Tree
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC
+DATA = (".json", ".toml")
+"""Files that the gate can check, if the program is known to read them."""
 WROTE_AGAIN = 0.25
 """Seconds after which a further write to the same path is told again."""
 BETWEEN_REPORTS = 0.2
@@ -44,10 +47,11 @@ class Noticed:
     """What this process has taken in so far, and what of it has been told."""
 
     __slots__ = ("_files", "_known_modules", "_known_size", "_last", "_tell_now", "_told",
-                 "_wrote", "listening", "tree")
+                 "_wrote", "codes", "listening", "tree")
 
     def __init__(self) -> None:
         self.tree: Tree | None = None
+        self.codes: CodeStore | None = None
         self.listening = False
         self._files: list[str] = []
         self._told: set[str] = set()
@@ -57,13 +61,13 @@ class Noticed:
         self._last = 0.0
         self._tell_now = False
 
-    def configure(self, tree: Tree, *, has_port: bool) -> None:
+    def configure(self, tree: Tree, codes: CodeStore | None, *, has_port: bool) -> None:
         """Begin. Modules that are there by now are the interpreter's own or were prepared.
 
         A program that will never listen has no moment at which its start is over, so each of its
         files is told as it is loaded.
         """
-        self.tree = tree
+        self.tree, self.codes = tree, codes
         self.listening = False
         self._tell_now = not has_port
         self._known_modules = set(sys.modules)
@@ -113,6 +117,9 @@ class Noticed:
         names = self._new_modules()
         files, self._files = self._files, []
         self._last = time.monotonic()
+        data = [path for path in files if path.endswith(DATA)]
+        if data and self.codes is not None:
+            self.codes.note_read(data)
         if names or files:
             REPORTER.event("modules", names=names, files=files)
 
@@ -164,7 +171,7 @@ class Noticed:
         if flags & WRITES:
             self.wrote(inside)
         elif inside not in self._told and not inside.endswith(".pyc"):
-            self._read(inside, str(path), sys._getframe(3))
+            self._read(inside, str(path), _caller())
 
     def _read(self, inside: str, path: str, caller: FrameType | None) -> None:
         if self.listening and (_extension(inside) in ASSETS or _is_read_anew(caller)):
@@ -177,7 +184,8 @@ class Noticed:
         if self.listening or isinstance(path, int):
             return
         # The import system lists every folder that it looks into; that says nothing.
-        if sys._getframe(3).f_globals.get("__name__") == "_frozen_importlib_external":
+        caller = _caller()
+        if caller is None or caller.f_globals.get("__name__") == "_frozen_importlib_external":
             return
         inside = self._inside("." if path is None else path)
         if inside is not None:
@@ -195,6 +203,14 @@ class Noticed:
         if now - self._wrote.get(path, -WROTE_AGAIN) >= WROTE_AGAIN:
             self._wrote[path] = now
             REPORTER.event("wrote", paths=[path])
+
+
+def _caller() -> FrameType | None:
+    """Who caused the audited act: behind us, our caller, ``guarded`` and ``audit``."""
+    frame: FrameType | None = sys._getframe(1)
+    for _ in range(3):
+        frame = frame.f_back if frame is not None else None
+    return frame
 
 
 def _extension(path: str) -> str:

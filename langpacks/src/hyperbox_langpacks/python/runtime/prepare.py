@@ -15,7 +15,7 @@ from .wire import Wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
     from typing import Any
 
 RESUMED = "HYPERBOX_WORKER_RESUMED"
@@ -46,8 +46,8 @@ class TreeBlocker:
             raise TreeTouchedError(name)
 
 
-def top_level_names(entries: Iterable[str]) -> set[str]:
-    """Names that an import would find in these folders."""
+def top_level_names(entries: Iterable[str], among: Container[str] | None = None) -> set[str]:
+    """Names that an import would find in these folders, of those asked for."""
     names = set()
     for folder in entries:
         try:
@@ -55,16 +55,21 @@ def top_level_names(entries: Iterable[str]) -> set[str]:
         except OSError:
             continue  # An entry of sys.path that is no folder: an archive, or not there.
         for name in listing:
-            stem, extension = os.path.splitext(name)
-            if extension in (".py", ".so", ".pyc") or os.path.exists(
-                    os.path.join(folder, name, "__init__.py")):
-                names.add(stem.partition(".")[0])
+            stem = name.partition(".")[0]
+            if (among is None or stem in among) and _is_module(folder, name):
+                names.add(stem)
     return names
+
+
+def _is_module(folder: str, name: str) -> bool:
+    if name.endswith((".py", ".so", ".pyc")):
+        return True
+    return "." not in name and os.path.exists(os.path.join(folder, name, "__init__.py"))
 
 
 def shadowed(entries: Iterable[str]) -> str | None:
     """A module that is imported here from a library, though the project has one of that name."""
-    ours = top_level_names(entries) & set(sys.modules)
+    ours = top_level_names(entries, sys.modules)
     return min(ours - AT_START - set(sys.builtin_module_names) - {"_hyperbox"}, default=None)
 
 
@@ -152,12 +157,14 @@ class Footprint:
         self.threads = count_threads()
         self.descriptors = open_descriptors()
 
-    def grown(self, *, allow_threads: bool = False) -> str | None:
+    def grown(self, *, allow_threads: bool = False, allow_pipes: bool = False) -> str | None:
         """What has come since that would not survive a fork, in words; None if nothing."""
         threads = count_threads() - self.threads
         if threads > 0 and not allow_threads:
             return f"it started {threads} thread{'s' * (threads > 1)} when it was imported"
         for fd, what in open_descriptors().items():
+            if allow_pipes and what.startswith("pipe:"):
+                continue
             if fd not in self.descriptors and (kind := _unsafe_kind(fd, what)):
                 return f"it opened {kind} when it was imported"
         if has_children():
@@ -218,7 +225,9 @@ def _serve_dummy() -> dict[str, str]:
     """Warm up; a dummy request that leaves something behind is refused like a module."""
     before = Footprint()
     dummy.serve()
-    reason = before.grown()
+    # libuv keeps one pipe for signals, which it makes anew in a forked child by ``pthread_atfork``
+    # (libuv, src/unix/signal.c, ``uv__signal_global_reinit``).
+    reason = before.grown(allow_pipes=True)
     return {DUMMY: reason} if reason else {}
 
 

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+_TOLD: set[str] = set()
+
+
 def _switched_off(what: str) -> None:
+    if what in _TOLD:
+        return
+    _TOLD.add(what)
     REPORTER.event("note", text=f"{what}'s own reloader is switched off: HyperBox reloads")
 
 

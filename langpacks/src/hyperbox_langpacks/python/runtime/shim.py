@@ -58,6 +58,6 @@ def configure(environ: Mapping[str, str]) -> None:
     PORTS.configure(environ)
     _STATE.codes = CodeStore(codes) if codes else None
     _STATE.tree = Tree(root)
-    NOTICED.configure(_STATE.tree, has_port=PORTS.public is not None)
+    NOTICED.configure(_STATE.tree, _STATE.codes, has_port=PORTS.public is not None)
     if REPORTER.path:
         sys.addaudithook(NOTICED.audit)
