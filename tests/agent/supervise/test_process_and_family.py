@@ -44,7 +44,6 @@ class Running:
         self.child = spawn(Spawn(argv, env, cwd, tty=tty), ends, SystemClock())
         self.pumps = [Pump(fd, name, self._line, SystemClock())
                       for name, fd in ends.ours.streams.items()]
-        self.tty = tty
 
     def _line(self, stream: str, line: Line) -> None:
         if not line.partial:
@@ -57,7 +56,7 @@ class Running:
         ended = await self.family().end(grace, SystemClock())
         for pump in self.pumps:
             pump.close()
-        if not self.tty and self.stdin is not None:
+        if self.stdin is not None:
             os.close(self.stdin)
         self.child.forget()
         return ended

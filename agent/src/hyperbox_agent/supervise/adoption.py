@@ -76,9 +76,7 @@ def _pipes(record: Record, held: KeptInstance | None) -> Pipes | None:
         return reopen_pipes(record.pid)
     fds = dict(zip(held.info.get("streams", ()), held.fds, strict=False))
     stdin = fds.pop("stdin", None)
-    if not fds:
-        return None
-    return Pipes(fds, fds["stdout"] if held.info.get("tty") else stdin)
+    return Pipes(fds, stdin) if fds else None
 
 
 def close_others(kept: Kept | None, taken: Record | None) -> None:

@@ -98,7 +98,7 @@ class Instance:
     def descriptors(self) -> dict[str, int]:
         """Our ends of its streams that are still open, by name: what the next agent would need."""
         found = {pump.stream: pump.fd for pump in self._pumps if pump.fd >= 0}
-        if self._stdin is not None and self._stdin not in found.values():
+        if self._stdin is not None:
             found["stdin"] = self._stdin
         return found
 
@@ -144,7 +144,7 @@ class Instance:
     def close(self) -> None:
         """Let go of its output, reports and process handle; its processes are left alone."""
         stdin, self._stdin = self._stdin, None
-        if stdin is not None and all(pump.fd != stdin for pump in self._pumps):
+        if stdin is not None:
             os.close(stdin)
         for pump in self._pumps:
             pump.close()

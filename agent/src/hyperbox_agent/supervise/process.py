@@ -58,12 +58,14 @@ class Pipes:
     streams: Mapping[str, int]
     """``{"stdout": fd, "stderr": fd}``, or ``{"stdout": fd}`` for a terminal."""
     stdin: int | None = None
-    """Where its input is written; for a terminal the same descriptor as its output."""
+    """Where its input is written; for a terminal a copy of the same descriptor."""
 
     def close(self) -> None:
         """Close all of them."""
-        for fd in {*self.streams.values(), *([] if self.stdin is None else [self.stdin])}:
+        for fd in self.streams.values():
             os.close(fd)
+        if self.stdin is not None:
+            os.close(self.stdin)
 
 
 @dataclass(slots=True)
@@ -148,7 +150,7 @@ def open_terminal(size: tuple[int, int]) -> Ends:
     master, slave = pty.openpty()
     set_size(master, *size)
     os.set_blocking(master, False)
-    return Ends(Pipes({"stdout": master}, stdin=master), (slave, slave, slave),
+    return Ends(Pipes({"stdout": master}, stdin=os.dup(master)), (slave, slave, slave),
                 os.ttyname(slave))
 
 

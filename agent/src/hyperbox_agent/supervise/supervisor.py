@@ -442,8 +442,7 @@ class Supervisor:
         if self._port is not None:
             kept = instance.descriptors
             await self._port.keep(instance.identity.serial, instance.child.pid,
-                                  list(kept.values()),
-                                  {"streams": list(kept), "tty": self.config.tty})
+                                  list(kept.values()), {"streams": list(kept)})
         await self._chores.after(instance.number, instance.root)
         if not self._warm.has_learned:
             await self._clock.sleep(_LEARN_LATE)
