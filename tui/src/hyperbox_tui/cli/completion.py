@@ -60,12 +60,12 @@ complete -o filenames -F _hyperbox {' '.join(COMMANDS)}
 def _bash_case(verb: Verb) -> str:
     words = " ".join((*_words(verb), *_values(verb)))
     lines = [f"    {verb.name})", f'      words="{words}"']
-    choices = [f"        {'|'.join(filter(None, (flag.name, flag.short)))}) "
-               f'words="{" ".join(flag.choices)}" ;;' for flag in verb.flags if flag.choices]
-    if choices:
-        lines += ["      case $previous in", *choices, "      esac"]
+    choices = [f"        {flag.name}) words=\"{' '.join(flag.choices)}\" files=\"\" ;;"
+               for flag in verb.flags if flag.choices]
     if "PATH" in verb.takes or "CMD" in verb.takes:
         lines.append("      files=1")
+    if choices:
+        lines += ["      case $previous in", *choices, "      esac"]
     return "\n".join((*lines, "      ;;"))
 
 

@@ -59,7 +59,7 @@ class EventLines:
 
     def _live(self, event: Mapping[str, Any]) -> Sequence[Sequence[Span]]:
         state, url = str(event.get("state")), event.get("url")
-        if (state, url) == (self._state, self._url):
+        if state == self._state and (url == self._url or state != "live"):
             return []
         came_back = self._state not in ("starting", "live")
         new_url = state == "live" and url and url != self._url
