@@ -37,8 +37,8 @@ def test_a_line_is_split(line: str, options: tuple[str, ...], kind: str, target:
         options, kind, target, arguments)
 
 
-@pytest.mark.parametrize("name", ["python", "python3", "/usr/bin/python3.11", "pypy3", "python3.13t",
-                                  "python3.12d"])
+@pytest.mark.parametrize("name", ["python", "python3", "/usr/bin/python3.11", "pypy3",
+                                  "python3.13t", "python3.12d"])
 def test_an_interpreter_is_known_by_its_name(name: str) -> None:
     assert looks_like_python(name)
 
@@ -51,7 +51,8 @@ def test_other_programs_are_not_taken_for_one(name: str) -> None:
 @pytest.mark.parametrize(("head", "interpreter"), [
     (b"#!/v/bin/python3\nimport x", "/v/bin/python3"),
     (b"#!/usr/bin/env python3\n", "/usr/bin/env"),
-    (b"#!/bin/sh\n'''exec' \"/a folder/bin/python\" \"$0\" \"$@\"\n' '''\n", "/a folder/bin/python"),
+    (b"#!/bin/sh\n'''exec' \"/a folder/bin/python\" \"$0\" \"$@\"\n' '''\n",
+     "/a folder/bin/python"),
     (b"#!/bin/sh\n'''exec' /long/bin/python \"$0\" \"$@\"\n' '''\n", "/long/bin/python"),
     (b"\x7fELF", None), (b"", None),
 ])

@@ -15,6 +15,10 @@ SYSTEM = {"/usr/bin/python3": "", "/usr/lib/python3.11/site-packages/pip/__init_
 PY = "/usr/bin/python3"
 VENV = "/project/.venv/bin/python"
 FASTAPI = "from fastapi import FastAPI\napp = FastAPI()\n"
+AIOHTTP_LINE = ("from aiohttp import web; from web import app as app; "
+                "web.run_app(app, host='127.0.0.1', port=8080)")
+WSGIREF_LINE = ("from wsgiref.simple_server import make_server; from app import app as app; "
+                "make_server('127.0.0.1', 8000, app).serve_forever()")
 FLASK = "from flask import Flask\napp = Flask(__name__)\n"
 
 
@@ -87,7 +91,8 @@ LAYOUTS = {
         {"web.py": "async def app(scope, receive, send):\n    pass\n", **venv("uvicorn")},
         (VENV, "-m", "uvicorn", "web:app", "--host", "127.0.0.1", "--port", "8000"), "asgi", 8000),
     "quart": Layout(
-        {"app.py": "from quart import Quart\napp = Quart(__name__)\n", **venv("quart", "hypercorn")},
+        {"app.py": "from quart import Quart\napp = Quart(__name__)\n",
+         **venv("quart", "hypercorn")},
         (VENV, "-m", "hypercorn", "--bind", "127.0.0.1:8000", "app:app"), "quart", 8000),
     "litestar": Layout(
         {"app.py": "from litestar import Litestar\napp = Litestar([])\n",
@@ -129,8 +134,7 @@ LAYOUTS = {
         (VENV, "server.py"), "aiohttp", 8080),
     "aiohttp object": Layout(
         {"web.py": "from aiohttp import web\napp = web.Application()\n", **venv("aiohttp")},
-        (VENV, "-c", "from aiohttp import web; from web import app as app; "
-                     "web.run_app(app, host='127.0.0.1', port=8080)"), "aiohttp", 8080),
+        (VENV, "-c", AIOHTTP_LINE), "aiohttp", 8080),
     "falcon by gunicorn": Layout(
         {"app.py": "import falcon\napp = falcon.App()\n", **venv("falcon", "gunicorn")},
         (VENV, "-m", "gunicorn", "--bind", "127.0.0.1:8000", "app:app"), "falcon", 8000),
@@ -140,8 +144,7 @@ LAYOUTS = {
         (VENV, "-m", "waitress", "--listen", "127.0.0.1:8000", "wsgi:application"), "wsgi", 8000),
     "wsgi by the library": Layout(
         {"app.py": "import bottle\napp = bottle.Bottle()\n", **venv("bottle")},
-        (VENV, "-c", "from wsgiref.simple_server import make_server; from app import app as app; "
-                     "make_server('127.0.0.1', 8000, app).serve_forever()"), "bottle", 8000,
+        (VENV, "-c", WSGIREF_LINE), "bottle", 8000,
         note="Python's own wsgiref serves it"),
     "plain server with a literal port": Layout(
         {"app.py": "import http.server\nPORT = 8123\n"

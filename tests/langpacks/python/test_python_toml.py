@@ -66,7 +66,8 @@ def test_nested_values_are_found_on_any_python() -> None:
 @pytest.mark.parametrize("broken", [
     "[project\nname = 'x'\n[project.scripts]\na = 'b:c'\n",
     "x = [1, 2\n[project.scripts]\na = 'b:c'\n", "= = =\n[project.scripts]\na = 'b:c'\n",
-    "x = {a = , }\n[project.scripts]\na = 'b:c'\n", "[a]\n[a.b]\nc\n[[a.b]]\n", "x = '''open\n", "\0",
+    "x = {a = , }\n[project.scripts]\na = 'b:c'\n", "[a]\n[a.b]\nc\n[[a.b]]\n", "x = '''open\n",
+    "\0",
     "a = 1\n[a]\nb = 1\n[[a]]\n",
 ])
 def test_a_broken_document_raises_nothing(broken: str) -> None:

@@ -26,11 +26,11 @@ from hyperbox_langpacks.python.commands import (
     unwrap_runner,
     without_reloader,
 )
-from hyperbox_langpacks.python.environment import IN_TREE, Environment, find_environment
+from hyperbox_langpacks.python.environment import Environment, find_environment
 from hyperbox_langpacks.python.files import shim_folder
 from hyperbox_langpacks.python.frameworks import choose_start
 from hyperbox_langpacks.python.install import plan_install
-from hyperbox_langpacks.python.rungs import choose
+from hyperbox_langpacks.python.rungs import choose, surroundings
 from hyperbox_langpacks.python.sources import RUN_METHODS, candidate_files, read_source
 
 NOT_JSON = (".vscode/", ".devcontainer/", "tests/", "test/", "tsconfig", "jsconfig")
@@ -112,8 +112,7 @@ class PythonPack:
     def choose(self, view: ProjectView, found: Detection, changes: Sequence[FileChange],
                facts: RunFacts) -> RungChoice:
         """See ``rungs.choose``."""
-        return choose(changes, facts, [name for name in IN_TREE
-                                       if view.exists(f"{name}/pyvenv.cfg")])
+        return choose(changes, facts, surroundings(view))
 
     def install(self, view: ProjectView, found: Detection,
                 changes: Sequence[FileChange]) -> InstallPlan | None:

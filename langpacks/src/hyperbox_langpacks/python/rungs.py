@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from hyperbox_langpacks.base import FileChange, RunFacts, Rung, RungChoice
-from hyperbox_langpacks.python.environment import is_requirements
+from hyperbox_langpacks.base import FileChange, ProjectView, RunFacts, Rung, RungChoice
+from hyperbox_langpacks.python.environment import IN_TREE, is_requirements, read_pyproject
+from hyperbox_langpacks.python.toml import get
 
 LOCKS = frozenset(("uv.lock", "poetry.lock", "pdm.lock", "Pipfile", "Pipfile.lock", "setup.py",
                    "setup.cfg", "environment.yml", "environment.yaml", "pylock.toml",
@@ -17,6 +19,10 @@ ASSETS = frozenset((".html", ".htm", ".css", ".scss", ".sass", ".less", ".js", "
                     ".jinja", ".jinja2", ".j2", ".mako", ".webmanifest", ".mp3", ".mp4", ".webm",
                     ".pdf"))
 """What a page is made of: read by the program for each answer, or by the browser."""
+_INSTALLS = (("project", "dependencies"), ("project", "optional-dependencies"),
+             ("project", "dynamic"), ("project", "scripts"), ("dependency-groups",),
+             ("tool", "poetry"), ("tool", "uv"), ("tool", "pdm"), ("build-system",))
+"""Tables of ``pyproject.toml`` that say what is installed."""
 _PYTHON = (".py", ".pyw", ".pyi", ".so", ".pyx", ".pxd")
 _START = re.compile(r"(^|/)(sitecustomize\.py|usercustomize\.py|[^/]+\.pth|pyvenv\.cfg)$")
 _METADATA = re.compile(r"(^|/)[^/]+\.(dist-info|egg-info)(/|$)")
@@ -30,15 +36,29 @@ _UNREAD = re.compile(
 """Paths that no web program takes in; used only beside what the program is known to have read."""
 
 
-def choose(changes: Sequence[FileChange], facts: RunFacts,
-           environment: Iterable[str] = ()) -> RungChoice:
-    """The highest rung that one of the changes needs, and the reason, never above the allowed.
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the project's other files say that bears on a change."""
 
-    ``environment``: folders of environments below the root.
-    """
+    environments: tuple[str, ...] = ()
+    """Folders of environments below the root."""
+    pyproject_installs: bool = True
+    """Whether ``pyproject.toml`` says what is installed, and not just how tools are set."""
+
+
+def surroundings(view: ProjectView) -> Surroundings:
+    """Look at the project for what ``choose`` needs."""
+    project = read_pyproject(view)
+    installs = any(get(project, *keys) is not None for keys in _INSTALLS)
+    return Surroundings(tuple(name for name in IN_TREE if view.exists(f"{name}/pyvenv.cfg")),
+                        installs or not project)
+
+
+def choose(changes: Sequence[FileChange], facts: RunFacts, around: Surroundings) -> RungChoice:
+    """The highest rung that one of the changes needs, and the reason, never above the allowed."""
     if not changes:
         return RungChoice(Rung.NOTHING, "nothing has changed")
-    choice = max((judge(change, facts, tuple(environment)) for change in changes),
+    choice = max((judge(change, facts, around) for change in changes),
                  key=lambda one: one.rung)
     if not facts.running and choice.rung < Rung.REINSTALL:
         choice = _restart(facts, "the program is not running")
@@ -48,14 +68,14 @@ def choose(changes: Sequence[FileChange], facts: RunFacts,
                                      f"allowed, {facts.highest.word}")
 
 
-def judge(change: FileChange, facts: RunFacts, environment: tuple[str, ...]) -> RungChoice:
+def judge(change: FileChange, facts: RunFacts, around: Surroundings) -> RungChoice:
     """The rung for one change."""
     path = change.path
     if path in LOCKS or (is_requirements(path) and change.kind != "dir"):
         return RungChoice(Rung.REINSTALL, f"{path} says what is installed")
-    if path == "pyproject.toml":
+    if path == "pyproject.toml" and around.pyproject_installs:
         return RungChoice(Rung.REINSTALL, f"{path} may say what is installed")
-    if any(path == one or path.startswith(one + "/") for one in environment):
+    if any(path == one or path.startswith(one + "/") for one in around.environments):
         return RungChoice(Rung.COLD, f"{path} lies in the environment")
     if _START.search(path) or _METADATA.search(path):
         return RungChoice(Rung.COLD, f"{path} is read when Python starts")

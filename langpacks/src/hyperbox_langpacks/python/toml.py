@@ -91,15 +91,13 @@ def _open_table(root: Table, names: list[str], *, in_array: bool) -> Table:
 
 def _is_open(value: str) -> bool:
     """Whether a value goes on in the next line: an open bracket or a long string."""
-    bare = re.sub(r'"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'', "", _long_strings_closed(value))
-    bare = re.sub(r"#.*", "", bare)
-    if '"""' in bare or "'''" in bare:
+    rest = re.sub(r'""".*?"""|\'\'\'.*?\'\'\'', "", value, flags=re.DOTALL)
+    if re.search(r'^[^"\'#\n]*(?:"""|\'\'\')', rest):
         return True
+    bare = re.sub(r'"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'', "", rest)
+    bare = re.sub(r"#.*", "", bare)
     return bare.count("[") + bare.count("{") > bare.count("]") + bare.count("}")
 
-
-def _long_strings_closed(value: str) -> str:
-    return re.sub(r'""".*?"""|\'\'\'.*?\'\'\'', "", value, flags=re.DOTALL)
 
 
 class _Values:
