@@ -375,13 +375,16 @@ def _spelled(path: str, spelling: Mapping[str, str], *, parents_only: bool = Fal
 def _respelled(changes: Sequence[Change], spelling: Mapping[str, str]) -> list[Change]:
     old: dict[str, Entry] = {}
     new: dict[str, Entry] = {}
+    repairs: set[str] = set()
     for change in changes:
         if change.old is not None:
             path = _spelled(change.path, spelling)
             old[path] = _moved(change.old, path)
         if change.new is not None:
             new[change.path] = change.new
-    return list(diff(old, new))
+            if change.old is not None and change.old.same(change.new):
+                repairs.add(change.path)
+    return [*diff(old, new), *(Change(path, new[path], new[path]) for path in repairs)]
 
 
 def _moved(entry: Entry, path: str) -> Entry:
