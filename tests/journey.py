@@ -183,13 +183,13 @@ class Up:
 
     def wait_state(self, state: str, *, after: int = 0) -> dict[str, Any]:
         """The next event that says that ``state`` holds."""
-        return self.wait(lambda e: e["event"] == "state" and e["state"] == state, after=after)
+        return self.wait(lambda e: e.get("event") == "state" and e["state"] == state, after=after)
 
     def wait_generation(self, verdict: str = "committed", *, after: int = 0,
                         **fields: Any) -> dict[str, Any]:
         """The next generation with this verdict (and these fields); not the first start's."""
         wanted = {"first": None, **fields}
-        return self.wait(lambda e: e["event"] == "generation" and e["verdict"] == verdict and all(
+        return self.wait(lambda e: e.get("event") == "generation" and e["verdict"] == verdict and all(
             e.get(key) == value for key, value in wanted.items()), after=after)
 
     def generations(self) -> list[dict[str, Any]]:

@@ -202,6 +202,9 @@ class Transaction:
                 and all(self._supervisor.wrote(change.path, since) for change in work.changes))
 
     async def _gate(self, work: Work) -> Outcome | None:
+        if work.first:
+            # Nothing answers that could be kept from harm, and starting says what is wrong.
+            return None
         with _Timed(self, work, "gate"):
             wrong = await self._supervisor.gate(self._stage.gate_files(work))
         if not wrong:

@@ -220,11 +220,10 @@ class Source:
             hint = hints.get(change.path)
             whole = hint is not None and hint.what in WHOLE_WRITE and proves_write(change)
             self._settler.event(change.path, whole, hint.at if hint else now)
-        if not self._dirty and not self._unstable:
-            # Undone before it went live: there is nothing to settle, and an unsettled batch that
-            # was handed out must be taken back.
-            if self._drafted is None:
-                self._settler.forget()
+        # Undone before it went live: there is nothing to settle, unless an unsettled batch that was
+        # handed out must be taken back.
+        if not self._dirty and not self._unstable and self._drafted is None:
+            self._settler.forget()
 
     def _mark(self, path: str, old: Entry | None) -> None:
         """``path`` counts as ``old`` on the accepted side; it is clean where the tree agrees."""

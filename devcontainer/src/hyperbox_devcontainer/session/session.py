@@ -107,7 +107,8 @@ class Session:
         """End everything that the session started, agent included."""
         await self._connection.stop(fast=fast, timeout=STOP_TIMEOUT)
         await self._leave()
-        self._state(State.DOWN, None)
+        if self.view.state is not State.DOWN:
+            self._state(State.DOWN, None)
 
     async def detach(self) -> None:
         """Let go: agent and program go on without this process."""
