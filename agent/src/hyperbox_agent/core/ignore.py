@@ -25,7 +25,7 @@ LEFTOVERS = (
     ".git", ".hg/", ".svn/", "__pycache__/", "*.pyc",
     # Editors: emacs locks and autosaves, backups, vim swap files and its write probe, JetBrains,
     # GLib (gedit), kate.
-    ".#*", "#*#", "*~", ".*.sw?", "4913", "!4913/", "*___jb_tmp___", "*___jb_old___",
+    ".#*", "\\#*#", "*~", ".*.sw?", "4913", "!4913/", "*___jb_tmp___", "*___jb_old___",
     ".goutputstream-*", ".*.kate-swp",
 )
 """Never content, not even inside a folder that the user included."""

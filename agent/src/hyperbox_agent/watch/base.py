@@ -65,8 +65,9 @@ class Counts:
     bytes: int
     dirs: int
     ignored_dirs: int
+    """As of the last listing of their folders."""
     special: int
-    """Sockets, fifos and devices, which are passed over."""
+    """Sockets, fifos and devices, which are passed over; as of the last listing too."""
 
 
 @dataclass(frozen=True, slots=True)

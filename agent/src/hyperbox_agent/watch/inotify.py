@@ -234,7 +234,11 @@ class InotifyWatcher:
                 root_in_doubt = self._itself(folder, wd, mask, now, hints) or root_in_doubt
         hints += [Hint(path, What.CREATED, now) for path in self._young.settled_now()]
         if root_in_doubt:
-            hints += self._root_hints()
+            found = self._root_hints()
+            # Even if it is there again already: what happened meanwhile was not told.
+            if not found and not self._gone:
+                found = [Hint("", What.LOST, now, is_dir=True)]
+            hints += found
         return hints
 
     def _child(self, folder: str, mask: int, name: bytes, now: float, hints: list[Hint]) -> None:

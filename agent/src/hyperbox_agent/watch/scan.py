@@ -25,7 +25,8 @@ COARSE_GRAIN = 2 * _SECOND
 MODES = tuple(range(0o1000))
 """One int object a mode: 50,000 entries hold few modes, and ints above 256 are made anew."""
 
-_pack = struct.Struct("<qqQ").pack
+_SIGNATURE = struct.Struct("<qqQ")
+_pack = _SIGNATURE.pack
 # O_NONBLOCK: where a fifo took the file's place since it was listed, open must not wait for it.
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -33,6 +34,11 @@ _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXE
 def signature(found: os.stat_result) -> bytes:
     """What must stay the same for content to count as unread-but-known (the size stands beside)."""
     return _pack(found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+
+
+def inode(mark: bytes) -> int:
+    """The inode number in a signature; 0 for marks that are none."""
+    return int(_SIGNATURE.unpack(mark)[2]) if len(mark) == _SIGNATURE.size else 0
 
 
 def lasting(found: os.stat_result, read_at: int) -> bool:

@@ -24,6 +24,7 @@ from hyperbox_agent.watch.scan import (
     digest_file,
     dir_entry,
     file_entry,
+    inode,
     link_entry,
     link_fault,
     read_content,
@@ -40,6 +41,8 @@ class _Look:
     cache: Mapping[str, Cached] = field(default_factory=dict)
     hashed: int = 0
     unstable: set[str] = field(default_factory=set)
+    linked: set[int] = field(default_factory=set)
+    """Inodes with several names that were read: events tell only of the name that was used."""
     new_dirs: dict[str, None] = field(default_factory=dict)
     gone_dirs: dict[str, None] = field(default_factory=dict)
     rescanned: bool = False
@@ -62,7 +65,8 @@ class SourceTree:
         self.manifest: dict[str, Entry] = {}
         self.problems: dict[str, Problem] = {}
         self._cache_file = cache_file
-        self._ignore = IgnoreFiles(self.root, options or IgnoreOptions(),
+        self.options = options or IgnoreOptions()
+        self._ignore = IgnoreFiles(self.root, self.options,
                                    os.environ if environ is None else environ)
         self._base = self.root.rstrip("/") + "/"
         # By folder: its kept children with their signatures, the rules inside it, and how many
@@ -75,6 +79,8 @@ class SourceTree:
         # What paths were before they changed, kept until the change has been reported: a look
         # that ends in an error loses none.
         self._before: dict[str, Entry | None] = {}
+        # Whether the last look ended in an error, so that its hints are still to be looked at.
+        self._behind = False
 
     # -- asked from outside -------------------------------------------------------------------
 
@@ -92,13 +98,17 @@ class SourceTree:
             self._look_below("", look)
             self._settle_passing()
         self._before.clear()
+        self._behind = False
         return ScanReport(self.counts, look.hashed, frozenset(look.unstable), note)
 
     def refresh(self, hints: Iterable[Hint]) -> Refresh:
         """Look at the hinted places. Raises WatchError when the root is gone."""
+        wanted = depths(hints)
+        if self._behind:
+            wanted = {"": Depth.BELOW}
+        self._behind = True
         self._require_root()
         look = _Look()
-        wanted = depths(hints)
         if wanted and self._ignore.outside_changed():
             self._ignore.load()
             wanted = {"": Depth.BELOW}
@@ -108,6 +118,8 @@ class SourceTree:
                 if wanted[path] is Depth.BELOW:
                     deep.add(path)
                 self._look_at(path, wanted[path], look)
+        if look.linked and "" not in deep:
+            self._look_at_other_names(look)
         return self._result(look)
 
     def rescan(self) -> Refresh:
@@ -176,6 +188,7 @@ class SourceTree:
             if not _same(old, new):
                 changes.append(Change(path, old, new))
         self._before.clear()
+        self._behind = False
         return Refresh(tuple(changes), frozenset(look.unstable),
                        tuple(d for d in look.new_dirs if d in self._known),
                        tuple(d for d in look.gone_dirs if d not in self._known), look.rescanned)
@@ -206,6 +219,13 @@ class SourceTree:
                 self._trouble(path, error)
             return
         self._take_again(folder, path, listed, depth, look)
+
+    def _look_at_other_names(self, look: _Look) -> None:
+        linked = set(look.linked)
+        names = [path for children in self._known.values() for path, mark in children.items()
+                 if mark == RACY or inode(mark) in linked]
+        for path in names:
+            self._look_at(path, Depth.ENTRY, look)
 
     def _take_again(self, folder: str, path: str, listed: Listed, depth: Depth,
                     look: _Look) -> None:
@@ -238,6 +258,8 @@ class SourceTree:
 
     def _look_folder(self, folder: str, look: _Look, *, all_below: bool) -> list[str]:
         """Compare a folder's listing with what is known; the folders to look below next."""
+        if all_below or folder not in self._scopes:
+            self._scopes[folder] = self._scope(folder)
         try:
             listing = self._list(folder)
         except OSError as error:
@@ -249,7 +271,7 @@ class SourceTree:
             self._count_ignored(folder.rpartition("/")[0])
             return []
         changed = self._ignore.read_own(folder, names)
-        if folder not in self._known or changed or all_below:
+        if changed:
             self._scopes[folder] = self._scope(folder)
         if self.problems and self.problems.pop(folder, None) is not None:
             # It could not be read, so it could not be watched either.
@@ -335,11 +357,11 @@ class SourceTree:
         except FileNotFoundError:
             # Gone since it was listed. An event will tell, if it is not told already.
             return None
-        except PermissionError as error:
-            # May be listed but not entered: one problem, not one an entry.
-            folder = path.rpartition("/")[0]
-            self._trouble(folder, error)
-            return (path in self._known, known[path]) if path in known else None
+        except OSError as error:
+            # A folder may be listed but not entered: that is one problem, not one an entry.
+            denied = isinstance(error, PermissionError)
+            self._trouble(path.rpartition("/")[0] if denied else path, error)
+            return path in self._known, known.get(path, RACY)
 
     def _take_file(self, path: str, listed: Listed, mark: bytes | None, look: _Look) -> bytes:
         found = listed.stat(follow_symlinks=False)
@@ -356,6 +378,8 @@ class SourceTree:
             self._trouble(path, error)
             return RACY
         look.hashed += 1
+        if found.st_nlink > 1:
+            look.linked.add(found.st_ino)
         if self.problems:
             self.problems.pop(path, None)
         self._put(file_entry(path if old is None else old.path, found, digest))
@@ -371,11 +395,13 @@ class SourceTree:
         if mark is not None and mark != now:
             # Another folder under the same name: its content is unknown, its watch is void.
             look.new_dirs[path] = None
+        old = self.manifest.get(path)
         if inner.passing:
             self._passing.add(path)
+            if old is not None and old.kind is not Kind.DIR:
+                self._unput(path)
             return True, now
         self._passing.discard(path)
-        old = self.manifest.get(path)
         if old is None or old.kind is not Kind.DIR or old.mode != found.st_mode & 0o777:
             self._put(dir_entry(path if old is None else old.path, found.st_mode))
         return True, now
@@ -399,9 +425,8 @@ class SourceTree:
     # -- small parts --------------------------------------------------------------------------
 
     def _list(self, folder: str) -> list[Listed]:
-        scope = self._scopes.get(folder)
         return list_folder(self._base + folder if folder else self.root,
-                           scope.only if scope is not None else None)
+                           self._scopes[folder].only)
 
     def _scope(self, folder: str) -> Scope:
         own = self._ignore.lists.get(folder)
@@ -415,7 +440,7 @@ class SourceTree:
         return scope
 
     def _is_venv(self, folder: str) -> bool:
-        scope = self._scope(folder)
+        scope = self._scopes[folder]
         return not scope.passing and not scope.included
 
     def _put(self, entry: Entry) -> None:
@@ -472,7 +497,6 @@ class SourceTree:
             return
         # What was known below is kept: that it can't be seen does not mean that it was deleted.
         self._known.setdefault(folder, {})
-        self._scopes.setdefault(folder, self._scope(folder))
         self._trouble(folder, error)
 
     def _trouble(self, path: str, error: OSError) -> None:

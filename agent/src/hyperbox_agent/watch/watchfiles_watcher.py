@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 import threading
 import time
 from collections.abc import Iterable
@@ -66,6 +67,7 @@ class WatchfilesWatcher:
         self._make = _notifier_class()
         self._guard = RootGuard(self._root)
         self._poller = Poller(self._root)
+        self._inodes: dict[str, int | None] = {}
         self._pace = Pace(verify, VERIFY_SHARE)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._notifier: _Notifier | None = None
@@ -83,22 +85,28 @@ class WatchfilesWatcher:
                              file=self._root) from error
         for folder in dirs:
             self._poller.add(folder)
+            self._inodes[folder] = self._inode(folder)
         self._renew()
         self._later("root", ROOT_LOOK, self._check_root)
         self._later("verify", self._pace.wait, self._verify)
 
     def add(self, path: str) -> None:
         """See ``base.Watcher``."""
-        if self._loop is None or path in self._poller:
+        if self._loop is None:
             return
-        if os.path.isdir(os.path.join(self._root, path)):
-            self._poller.add(path)
-            self._renew_soon()
-            self._sink([Hint(path, What.CHANGED, time.monotonic(), is_dir=True)])
+        number = self._inode(path)
+        if number is None or (path in self._poller and self._inodes.get(path) == number):
+            return
+        # New, or another folder under a known name: its watch stayed with the old one.
+        self._inodes[path] = number
+        self._poller.add(path)
+        self._renew_soon()
+        self._sink([Hint(path, What.CHANGED, time.monotonic(), is_dir=True)])
 
     def forget(self, path: str) -> None:
         """See ``base.Watcher``. The watch itself ends with the next renewal."""
         self._poller.forget(path)
+        self._inodes.pop(path, None)
 
     def drain(self) -> None:
         """See ``base.Watcher``. watchfiles can't be asked, so every listing is looked at."""
@@ -115,6 +123,13 @@ class WatchfilesWatcher:
         self._loop = None
 
     # -- the notifier -------------------------------------------------------------------------
+
+    def _inode(self, path: str) -> int | None:
+        try:
+            found = os.lstat(os.path.join(self._root, path, "."))
+        except OSError:
+            return None
+        return found.st_ino if stat.S_ISDIR(found.st_mode) else None
 
     def _renew_soon(self) -> None:
         # Many folders are added in one go; its set of folders can only be given at its making.
