@@ -21,6 +21,7 @@ from hyperbox_agent.clock import SystemClock
 from hyperbox_agent.supervise.config import AppConfig
 from hyperbox_agent.supervise.supervisor import Reloaded, Supervisor
 from hyperbox_langpacks.base import Command, Detection, Rung, RungChoice
+from hyperbox_langpacks.view import FolderView
 
 BASE_APP = """\
 import http.server, os, ver
@@ -78,32 +79,13 @@ def fake_clock() -> FakeClock:
     return FakeClock()
 
 
-class FolderOf:
-    """The view of a folder."""
-
-    def __init__(self, root: str) -> None:
-        self.root = root
-
-    def exists(self, path: str) -> bool:
-        return os.path.exists(os.path.join(self.root, path))
-
-    def is_dir(self, path: str) -> bool:
-        return os.path.isdir(os.path.join(self.root, path))
-
-    def read_text(self, path: str, limit: int = 262_144) -> str | None:
-        file = Path(self.root, path)
-        return file.read_text()[:limit] if file.is_file() else None
-
-    def list_dir(self, path: str = "") -> list[str]:
-        return sorted(os.listdir(os.path.join(self.root, path)))
-
-
 class Program:
     """A project in a folder, and what supervises it."""
 
     def __init__(self, root: Path, home: Path) -> None:
         self.root = root
         self.home = home
+        self.view = FolderView(str(root))
         self.port = free_port()
         self.events: list[Mapping[str, Any]] = []
         self.supervisors: list[Supervisor] = []
@@ -120,7 +102,7 @@ class Program:
         app = AppConfig(**values)
         argv = app.command if isinstance(app.command, tuple) else ("/bin/sh", "-c", app.command)
         made = Supervisor(app, pack, found or Detection("none", Command(argv), "a test", 1.0),
-                          FolderOf(str(self.root)), str(self.home),
+                          self.view, str(self.home),
                           clock=clock or SystemClock(), sink=self.events.append,
                           environ={"PATH": os.environ["PATH"],
                                    **{key: value for key, value in os.environ.items()

@@ -20,37 +20,6 @@ _JOINED = ("PYTHONPATH", "NODE_PATH")
 """Search paths: the pack's part comes first, the user's stays behind it."""
 
 
-class OtherRoot:
-    """A project's view with its root elsewhere: an older generation's tree."""
-
-    def __init__(self, view: ProjectView, root: str) -> None:
-        self._view = view
-        self.root = root
-
-    def exists(self, path: str) -> bool:
-        """See ``ProjectView``."""
-        return os.path.exists(os.path.join(self.root, path))
-
-    def is_dir(self, path: str) -> bool:
-        """See ``ProjectView``."""
-        return os.path.isdir(os.path.join(self.root, path))
-
-    def read_text(self, path: str, limit: int = 262_144) -> str | None:
-        """See ``ProjectView``."""
-        try:
-            with open(os.path.join(self.root, path), "rb") as file:
-                return file.read(limit).decode("utf-8", "replace")
-        except OSError:
-            return None
-
-    def list_dir(self, path: str = "") -> list[str]:
-        """See ``ProjectView``."""
-        try:
-            return sorted(os.listdir(os.path.join(self.root, path)))
-        except OSError:
-            return []
-
-
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What an instance is told of where it runs."""

@@ -11,7 +11,6 @@ from hyperbox_agent.errors import ProgramError
 from hyperbox_agent.supervise.config import AppConfig
 from hyperbox_agent.supervise.instance import Identity, Instance, Sink
 from hyperbox_agent.supervise.launch import (
-    OtherRoot,
     Surroundings,
     hyperbox_env,
     launch_spec,
@@ -23,6 +22,7 @@ from hyperbox_agent.supervise.output import Room
 from hyperbox_agent.supervise.process import Child, Pipes, open_pipes, open_terminal, spawn
 from hyperbox_agent.supervise.warm import Spare, Start
 from hyperbox_langpacks.base import Detection, LaunchSpec, Pack, PackError, ProjectView, Rung
+from hyperbox_langpacks.view import FolderView
 
 OnReport = Callable[[Instance, Mapping[str, Any]], None]
 
@@ -55,7 +55,7 @@ class Starter:
 
     def view(self, root: str) -> ProjectView:
         """The project as it is at ``root``."""
-        return self._view if root == self._view.root else OtherRoot(self._view, root)
+        return self._view if root == self._view.root else FolderView(root)
 
     def env(self, root: str) -> dict[str, str]:
         """The environment of a command that is not the program itself."""

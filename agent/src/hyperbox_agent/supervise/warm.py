@@ -365,11 +365,14 @@ class Warm:
             reply = await worker.request("fork", self._start().as_json(), (*ends.theirs, reader),
                                          timeout=FORK_TIMEOUT)
             child = Child.take(int(reply["pid"]), self._clock)
-        except (ProgramError, KeyError, ValueError) as error:
+        except BaseException as error:
+            # A child that was forked all the same ends itself when its go is closed.
             os.close(go)
             ends.ours.close()
-            raise error if isinstance(error, WorkerError) else WorkerError(
-                f"the prepared parent could not fork: {error}") from error
+            if isinstance(error, WorkerError) or not isinstance(
+                    error, (ProgramError, KeyError, ValueError)):
+                raise
+            raise WorkerError(f"the prepared parent could not fork: {error}") from error
         finally:
             ends.close_theirs()
             os.close(reader)

@@ -67,7 +67,7 @@ class Worker:
                          for stream, fd in ends.ours.streams.items()]
         try:
             hello = await worker.request("hello", {}, timeout=timeout)
-        except WorkerError:
+        except BaseException:
             await worker.close()
             raise
         worker.python = str(hello.get("python", ""))

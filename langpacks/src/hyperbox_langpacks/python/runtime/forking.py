@@ -155,12 +155,22 @@ def _fit_output_to_descriptors() -> None:
 
 def changed_variables(environ: Mapping[str, str]) -> list[str]:
     """Names of variables that a library may have read at import and that are not the same now."""
+    environ = as_coerced(environ)
     names = {*environ, *os.environ} - MAY_DIFFER
     return sorted(name for name in names if not name.startswith("HYPERBOX_")
                   and environ.get(name) != os.environ.get(name))
 
 
+def as_coerced(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """As a new interpreter has it: in the C locale Python sets ``LC_CTYPE`` itself (PEP 538)."""
+    coerced = os.environ.get("LC_CTYPE")
+    if coerced not in ("C.UTF-8", "C.utf8", "UTF-8") or "LC_CTYPE" in environ:
+        return environ
+    return {**environ, "LC_CTYPE": coerced}
+
+
 def _apply(environ: Mapping[str, str]) -> None:
+    environ = as_coerced(environ)
     for name in set(os.environ) - set(environ):
         del os.environ[name]
     for name, value in environ.items():

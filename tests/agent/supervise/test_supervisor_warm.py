@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperbox_agent.supervise import procfs
+from hyperbox_langpacks.base import Command, FileChange, Rung
+from hyperbox_langpacks.python.pack import PythonPack
+
+PYTHON = os.path.realpath(sys.executable)
+
+
+def with_pack(program: Any, **config: Any) -> Any:
+    """A supervisor with the real pack, its program run by this very interpreter."""
+    config.setdefault("command", (PYTHON, "app.py"))
+    bin_dir = os.path.dirname(PYTHON)
+    folder = program.view
+    pack = PythonPack()
+    environ = {"PATH": f"{bin_dir}:{os.environ['PATH']}"}
+    found = pack.complete(folder, environ, Command(config["command"]))
+    return program.supervisor(pack=pack, found=found, **config)
+
+
+async def warm_up(program: Any, helpers: Any, supervisor: Any) -> None:
+    await supervisor.open()
+    assert (await program.reload(supervisor, 1)).ok
+    assert await program.ask() == "v1"
+    await helpers.until(lambda: supervisor.status()["warm"]["ready"], 12)
+
+
+async def test_the_second_start_is_warm_and_every_one_after_it(
+        program: Any, helpers: Any) -> None:
+    supervisor = with_pack(program)
+    await warm_up(program, helpers, supervisor)
+    for number in range(2, 6):
+        program.write(ver=f"V = 'v{number}'\n")
+        choice = supervisor.choose((FileChange("ver.py", "modified"),))
+        assert choice.rung is Rung.WARM, choice.why
+        done = await program.reload(supervisor, number, choice.rung)
+        assert (done.ok, done.rung) == (True, Rung.WARM), done.why
+        assert await program.ask() == f"v{number}"
+        await helpers.until(lambda: supervisor.status()["warm"]["ready"])
+    learned = json.loads((program.home / "learned.json").read_text())
+    assert "http.server" in next(iter(learned.values()))
+    await supervisor.stop()
+    assert program.marked() == []
+
+
+async def test_the_gate_finds_the_line_with_the_projects_own_interpreter(program: Any) -> None:
+    supervisor = with_pack(program)
+    await supervisor.open()
+    staged = program.home / "staged.py"
+    staged.write_text("a = 1\ndef x(:\n")
+    wrong = await supervisor.gate([("ver.py", str(staged)), ("notes.txt", str(staged))])
+    assert [(one.path, one.line) for one in wrong] == [("ver.py", 2)]
+    # A worker that was killed is started again for the next question.
+    os.kill(supervisor.status()["warm"]["worker"], signal.SIGKILL)
+    wrong = await supervisor.gate([("ver.py", str(staged))])
+    assert [(one.path, one.line) for one in wrong] == [("ver.py", 2)]
+    staged.write_text("a = 1\n")
+    assert await supervisor.gate([("ver.py", str(staged))]) == ()
+
+
+@pytest.mark.parametrize(("number", "words"), [
+    (signal.SIGKILL, "the child that was forked ahead has died"),
+    (signal.SIGSTOP, "the child that was forked ahead is stuck")])
+async def test_a_spare_that_is_dead_or_stuck_costs_a_cold_start_and_is_said(
+        program: Any, helpers: Any, number: signal.Signals, words: str) -> None:
+    supervisor = with_pack(program)
+    await warm_up(program, helpers, supervisor)
+    spare = supervisor.status()["warm"]["spare"]
+    os.kill(spare, number)
+    await helpers.until(lambda: getattr(procfs.read_stat(spare), "state", "Z") in "TZ")
+    program.write(ver="V = 'v2'\n")
+    done = await program.reload(supervisor, 2, Rung.WARM)
+    assert (done.ok, done.rung) == (True, Rung.COLD)
+    assert words in done.why
+    assert await program.ask() == "v2"
+    await helpers.until(lambda: not procfs.is_alive(spare, -1)
+                        and not os.path.exists(f"/proc/{spare}"))
+
+
+async def test_a_changed_environment_is_not_served_from_an_old_parent(
+        program: Any, helpers: Any) -> None:
+    (program.root / ".env").write_text("WORD=one\n")
+    program.write(ver="import os\nV = os.environ['WORD']\n")
+    supervisor = with_pack(program, env_files=(".env",))
+    await supervisor.open()
+    assert (await program.reload(supervisor, 1)).ok
+    await helpers.until(lambda: supervisor.status()["warm"]["ready"], 12)
+    (program.root / ".env").write_text("WORD=two\n")
+    done = await program.reload(supervisor, 2, Rung.WARM)
+    assert (done.ok, done.rung) == (True, Rung.COLD)
+    assert "environment has changed" in done.why
+    assert await program.ask() == "two"
+    await helpers.until(lambda: supervisor.status()["warm"]["ready"], 12)
+    done = await program.reload(supervisor, 3, Rung.WARM)
+    assert (done.rung, await program.ask()) == (Rung.WARM, "two")
+
+
+async def test_a_crashed_program_is_started_again_warm(
+        program: Any, helpers: Any, fast_clock: Any) -> None:
+    supervisor = with_pack(program, clock=fast_clock, start_timeout=400.0)
+    await warm_up(program, helpers, supervisor)
+    os.kill(supervisor.status()["pid"], signal.SIGKILL)
+    assert await program.ask() == "v1"
+    assert supervisor.status()["rung"] == "warm"
+
+
+async def test_a_broken_warm_version_is_rolled_back_with_its_line(
+        program: Any, helpers: Any) -> None:
+    supervisor = with_pack(program)
+    await warm_up(program, helpers, supervisor)
+    program.write(ver="V = 'v2'\nimport nope\n")
+    broken = await program.reload(supervisor, 2, Rung.WARM)
+    assert (broken.ok, broken.rung) == (False, Rung.WARM)
+    assert (broken.error.path, broken.error.line) == ("ver.py", 2)
+    assert await program.ask() == "v1"
+
+
+async def test_a_fork_that_segfaults_is_tried_cold(program: Any, helpers: Any) -> None:
+    """Some libraries do not survive a fork; a new interpreter may."""
+    supervisor = with_pack(program)
+    await warm_up(program, helpers, supervisor)
+    program.write(ver="import os, signal\n"
+                      "if 'worker' in open('/proc/self/cmdline').read():\n"
+                      "    os.kill(os.getpid(), signal.SIGSEGV)\n"
+                      "V = 'v2'\n")
+    done = await program.reload(supervisor, 2, Rung.WARM)
+    assert (done.ok, done.rung) == (True, Rung.COLD), done.error
+    assert "SIGSEGV" in done.why
+    assert await program.ask() == "v2"
+
+
+async def test_what_a_warm_version_forks_off_ends_with_it_and_spares_do_not(
+        program: Any, helpers: Any, tmp_path: Path) -> None:
+    """Without an exec the kernel shows the parent's environment: the mark can't tell them."""
+    supervisor = with_pack(program)
+    await warm_up(program, helpers, supervisor)
+    daemon = ("import os, time\n"
+              "if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
+              f"        open({str(tmp_path)!r} + '/daemon', 'w').write(str(os.getpid()))\n"
+              "        time.sleep(600)\n    os._exit(0)\nos.wait()\n")
+    program.write(ver=daemon + "V = 'v2'\n")
+    assert (await program.reload(supervisor, 2, Rung.WARM)).rung is Rung.WARM
+    pid = int((tmp_path / "daemon").read_text())
+    assert procfs.read_stat(pid) is not None
+    await helpers.until(lambda: supervisor.status()["warm"]["ready"])
+    program.write(ver="V = 'v3'\n")
+    done = await program.reload(supervisor, 3, Rung.WARM)
+    assert done.rung is Rung.WARM, done.why
+    await helpers.until(lambda: getattr(procfs.read_stat(pid), "state", "Z") == "Z")
+    await helpers.until(lambda: supervisor.status()["warm"]["ready"])
+
+
+async def test_the_programs_own_writes_are_known(program: Any, helpers: Any) -> None:
+    supervisor = with_pack(program)
+    program.write(ver="V = 'v1'\nopen('state.json', 'w').write('{}')\n")
+    await supervisor.open()
+    assert (await program.reload(supervisor, 1)).ok
+    await helpers.until(lambda: supervisor.wrote("state.json", 0.0))
+    assert not supervisor.wrote("ver.py", 0.0)
