@@ -10,12 +10,24 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pytest
+from pythons import all_pythons
+
+_ALL = {version: path for version, path in all_pythons().items() if version >= (3, 8)}
+_SOME = sorted({min(_ALL), sys.version_info[:2], max(_ALL)} & set(_ALL))
+every_python = pytest.mark.parametrize(
+    "python", [pytest.param(path, id="{}.{}".format(*version),
+                            marks=() if version in _SOME else pytest.mark.slow)
+               for version, path in sorted(_ALL.items())])
+"""The oldest that we support, our own and the newest; those between are for the slow run."""
 
 PATIENCE = 20.0
 PUBLIC = 8123

@@ -37,6 +37,8 @@ ASSETS = frozenset((".css", ".js", ".mjs", ".map", ".png", ".jpg", ".jpeg", ".gi
 READ_ANEW = ("jinja2", "mako", "starlette", "anyio", "werkzeug", "flask", "aiohttp", "http.server",
              "bottle", "tornado", "litestar", "quart", "sanic", "falcon", "django.views.static")
 """Libraries that open a file again for each answer; template engines look at its time."""
+_PASSED_BY = ("pathlib", "codecs", "io", "tokenize", "shutil", "concurrent.futures")
+"""Modules through which others open files."""
 _CHANGES = frozenset(("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.link",
                       "os.truncate", "sqlite3.connect"))
 _LISTS = frozenset(("os.listdir", "os.scandir"))
@@ -218,11 +220,11 @@ def _extension(path: str) -> str:
 
 
 def _is_read_anew(frame: FrameType | None) -> bool:
-    for _ in range(4):
-        if frame is None:
-            return False
-        if str(frame.f_globals.get("__name__", "")).startswith(READ_ANEW):
-            return True
+    """Whether it was such a library itself that opened the file, not the program below it."""
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__", ""))
+        if not name.startswith(_PASSED_BY):
+            return name.startswith(READ_ANEW)
         frame = frame.f_back
     return False
 

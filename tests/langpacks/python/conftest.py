@@ -1,0 +1,17 @@
+"""A project on disk, with the shim and a control socket."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packrun import Bench, bench
+
+
+@pytest.fixture
+def made(tmp_path: Path, runtime_dir: str) -> Iterator[Bench]:
+    """An empty project; what was started in it is ended."""
+    with bench(tmp_path, tempfile.mkdtemp(dir=runtime_dir)) as one:
+        yield one
