@@ -12,11 +12,13 @@ from hyperbox_agent.errors import (
     FaultError,
     LinkLostError,
     LinkTimeoutError,
+    MissingBlobsError,
     NoSpaceError,
     ProtocolError,
 )
 from hyperbox_agent.link.channel import Channel, Data, Note
 from hyperbox_agent.link.connection import Limits, Link, Reply, Request
+from hyperbox_agent.link.crossing import decode_error
 from hyperbox_agent.link.stream import ByteStream
 
 Streams = Callable[[], tuple[ByteStream, ByteStream]]
@@ -90,6 +92,25 @@ async def test_errors_cross_as_their_own_class_with_their_fields(links: Any) -> 
     error = caught.value
     assert (error.file, error.line, error.key, error.hint) == ("/data", 3, "k", "remove something")
     assert error.need == 17  # type: ignore[attr-defined]
+
+
+async def test_fields_of_bytes_and_lists_cross_and_absent_ones_have_their_defaults(
+        links: Any) -> None:
+    digests = tuple(bytes([number % 256]) * 32 for number in range(10_000))
+
+    async def fail(request: Request) -> None:
+        raise MissingBlobsError("not here", digests=digests[:request.body["count"]])
+
+    session, _ = await links(prepare=lambda agent: agent.handle("fail", fail))
+    for count in (0, 3, 10_000):
+        with pytest.raises(MissingBlobsError) as caught:
+            await session.call("fail", {"count": count}, timeout=5)
+        assert caught.value.digests == digests[:min(count, 4096)]
+    raw = b'{"type": "MissingBlobsError", "message": "x", "fields": {"line": "no", "args": 3}}'
+    error = decode_error(raw)
+    assert isinstance(error, MissingBlobsError)
+    assert (error.digests, error.line, error.args) == ((), None, ("x",))
+    assert type(decode_error(b'{"type": "Exception", "message": "x"}')) is AgentError
 
 
 async def test_a_fault_of_a_handler_comes_with_its_traceback(links: Any) -> None:
