@@ -22,6 +22,7 @@ from hyperbox_agent.home import private_folder, run_folder
 from hyperbox_agent.link.connection import Link, Reply, Request
 from hyperbox_agent.link.events import EventPump
 from hyperbox_agent.link.execution import serve_exec
+from hyperbox_agent.link.fields import Fields
 from hyperbox_agent.link.messages import (
     Configure,
     Configured,
@@ -167,6 +168,8 @@ class AgentServer:
         return Reply({}, b"".join(self.host.missing(digests)))
 
     async def _generation(self, request: Request) -> Mapping[str, Any]:
+        # Before anything is awaited: the word that it is settled may be the very next frame.
+        self.host.expect(Fields(request.body, "generation").number("number", least=1))
         head = await request.payload.exactly(GenerationRequest.head_length(request.body))
         asked = GenerationRequest.unpack(request.body, head)
         blobs = _blobs(request) if self.host.mirrors else None

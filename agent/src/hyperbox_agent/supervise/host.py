@@ -174,16 +174,19 @@ class Host:
 
     # -- generations --------------------------------------------------------------------------
 
+    def expect(self, number: int) -> None:
+        """This generation was announced: from now on it can be settled or superseded."""
+        self._permits[number] = Permit()
+
     async def generation(self, number: int, changes: tuple[Change, ...], *, settled: bool,
                          first: bool, lowest: Rung = Rung.NOTHING,
                          blobs: AsyncIterator[bytes] | None = None) -> Outcome:
         """Run one generation; returns when it is decided."""
         if self._transaction is None:
             raise AgentError("nothing is configured on this target yet")
-        permit = Permit()
+        permit = self._permits.setdefault(number, Permit())
         if settled:
             permit.settle()
-        self._permits[number] = permit
         work = Work(number, changes, permit, first=first, lowest=lowest,
                     highest=self.supervisor.highest, blobs=blobs)
         try:

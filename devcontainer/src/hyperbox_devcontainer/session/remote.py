@@ -41,16 +41,28 @@ class RemoteAgent:
         self._doubt = doubt
         self._compress = compress
         self._recent = Recent()
+        self._asking: int | None = None
+        self._said: Verdict | None = None
+        """What was said about ``_asking`` before its call was made."""
 
     async def generation(self, number: int, changes: tuple[Change, ...], *, settled: bool,
                          first: bool) -> Shipped:
         """Ship and run one generation. Raises LinkLostError, or what the target refused."""
-        request = GenerationRequest.of(number, self._base(), changes, settled=settled, first=first)
-        body, head = request.pack()
         if self._read is None:
+            body, head = GenerationRequest.of(number, self._base(), changes, settled=settled,
+                                              first=first).pack()
             answer = await self._link.call("generation", body, head, timeout=None)
             return Shipped(Outcome.from_json(answer.body), 0)
-        wanted = await self._wanted(changes)
+        self._asking, self._said = number, None
+        try:
+            wanted = await self._wanted(changes)
+        finally:
+            self._asking, said = None, self._said
+        if said is Verdict.SUPERSEDED:
+            return Shipped(Outcome(number, said, Rung.NOTHING, "a newer save came"), 0)
+        body, head = GenerationRequest.of(
+            number, self._base(), changes, settled=settled or said is Verdict.COMMITTED,
+            first=first).pack()
         shipment = _Shipment(self._read, wanted, self._recent, compress=self._compress)
         try:
             answer = await self._link.call("generation", body, shipment.stream(head),
@@ -80,10 +92,17 @@ class RemoteAgent:
 
     async def settle(self, number: int) -> None:
         """The batch is complete."""
+        if number == self._asking:
+            # The target has not heard of it yet: its call will say so.
+            self._said = Verdict.COMMITTED
+            return
         await self._link.call("settle", SettleRequest(number).as_json(), timeout=30.0)
 
     async def supersede(self, number: int) -> None:
         """The batch is out of date."""
+        if number == self._asking:
+            self._said = Verdict.SUPERSEDED
+            return
         await self._link.call("supersede", SupersedeRequest(number).as_json(), timeout=30.0)
 
     async def ask(self, op: str, body: Mapping[str, Any], timeout: float) -> Mapping[str, Any]:
