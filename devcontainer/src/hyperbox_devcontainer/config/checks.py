@@ -67,6 +67,17 @@ def port(value: Any) -> int:
     return value
 
 
+def host(value: Any) -> str:
+    """An address to listen at."""
+    from ipaddress import ip_address
+    if text(value) == "localhost":
+        return str(value)
+    try:
+        return str(ip_address(value))
+    except ValueError:
+        raise Wrong('"localhost", or an IP address of this machine') from None
+
+
 def seconds(value: Any) -> float:
     """A duration: a plain number of seconds."""
     if isinstance(value, str) and value[:1].isdigit():

@@ -18,10 +18,9 @@ def detect(root: str, environ: Mapping[str, str], command: Said | None,
 
     Raises ConfigError where a pack knows that the project can't run as it is.
     """
+    from hyperbox_langpacks.base import Command, PackError
     from hyperbox_langpacks.registry import find_pack
     from hyperbox_langpacks.view import FolderView
-
-    from hyperbox_langpacks.base import Command, PackError
     argv = ("/bin/sh", "-c", command) if isinstance(command, str) else command
     try:
         pack, found = find_pack(FolderView(root), environ,

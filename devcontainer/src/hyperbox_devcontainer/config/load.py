@@ -52,7 +52,7 @@ def load(project_dir: str, environ: Mapping[str, str], flags: Mapping[str, Any] 
     targets, target = reader.targets((flags or {}).get("target"))
     reader.check_together(target)
     if reader.problems:
-        raise ConfigError(reader.problems)
+        raise ConfigError(sorted(reader.problems, key=_place_in_order))
     values = reader.values
     found = detect(project.root, environ, values.get("app.command"), values.get("app.env", {}),
                    values.get("app.cwd", ""))
@@ -62,6 +62,11 @@ def load(project_dir: str, environ: Mapping[str, str], flags: Mapping[str, Any] 
         app=App(name=reader.program, **reader.section("app")), sync=Sync(**reader.section("sync")),
         reload=Reload(**reader.section("reload")), target=target, targets=targets,
         detected=found, origins=dict(reader.origins))
+
+
+def _place_in_order(problem: WorkstationError) -> tuple[bool, int]:
+    """The file's problems by line, then those of variables and flags."""
+    return problem.line is None, problem.line or 0
 
 
 def _fill_from_detection(reader: _Reader, found: Detected | None) -> None:

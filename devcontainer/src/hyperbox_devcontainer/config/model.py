@@ -38,11 +38,14 @@ class App:
     name: str
     command: Command | None
     port: int | None
+    host: str
     health: str | None
     env: Mapping[str, str]
     env_file: tuple[str, ...]
     cwd: str
     tty: bool
+    stdin: bool | None
+    """Whether `up` feeds the program; None: where `up` itself reads a terminal."""
     grace: float
     start_timeout: float
 
@@ -127,6 +130,7 @@ class Config:
             "name": self.app.name,
             "command": _plain(self.app.command) if said else None,
             "port": self.app.port,
+            "host": self.app.host,
             "health": self.app.health,
             "env": dict(self.app.env),
             "env_files": list(self.app.env_file),

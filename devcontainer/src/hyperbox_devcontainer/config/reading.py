@@ -61,10 +61,11 @@ def _read_bytes(path: str) -> bytes | None:
         return None
     except OSError as error:
         raise _refused(f"it can't be read: {error.strerror}") from None
+    kind = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(kind):
+        os.close(descriptor)
+        raise _refused("it is a folder" if stat.S_ISDIR(kind) else "it is not a plain file")
     with open(descriptor, "rb") as file:
-        kind = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(kind):
-            raise _refused("it is a folder" if stat.S_ISDIR(kind) else "it is not a plain file")
         raw = file.read(SIZE_LIMIT + 1)
     if len(raw) > SIZE_LIMIT:
         raise _refused(f"it is larger than {SIZE_LIMIT // 1024} KiB")

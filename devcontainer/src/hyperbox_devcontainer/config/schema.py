@@ -35,6 +35,8 @@ APP = (
         "What runs: a list of arguments, or a string for the shell. Unset: detected."),
     Key("app", "port", checks.port, None,
         "The port that the program is reached at. Unset: detected; none: a program without one."),
+    Key("app", "host", checks.host, "localhost",
+        "Where the port is held: `localhost` (both loopbacks) or an address of this machine."),
     Key("app", "health", checks.health, None,
         "A path that must answer 200–399 before a new version takes traffic. "
         "Unset: any complete answer to `GET /`."),
@@ -43,6 +45,8 @@ APP = (
         "Files of `NAME=value` lines that are read into the program's environment."),
     Key("app", "cwd", checks.inner_path, "", "The folder it runs in, below the project's root."),
     Key("app", "tty", checks.flag, False, "Give the program a terminal in place of pipes."),
+    Key("app", "stdin", checks.flag, None,
+        "Whether what is typed into `up` goes to the program. Unset: where it is a terminal."),
     Key("app", "grace", checks.seconds, 3.0, "Seconds between SIGTERM and SIGKILL."),
     Key("app", "start_timeout", checks.seconds, 30.0,
         "Seconds that a new version may take until it is healthy."),

@@ -72,11 +72,11 @@ class EventRing:
         return Read(events, lost, events[-1].seq if events else start - 1)
 
     def tail(self, count: int, words: frozenset[str]) -> int:
-        """The position from which ``count`` events of these words are still to come."""
+        """The position from which ``count`` events of these words (none: all) are to come."""
         if count <= 0:
             return self.last
         for kept in reversed(self._kept):
-            count -= kept.word in words
+            count -= not words or kept.word in words
             if not count:
                 return kept.seq - 1
         return self.first - 1

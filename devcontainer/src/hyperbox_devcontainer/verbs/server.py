@@ -71,6 +71,7 @@ class VerbServer:
         if self._server is None:
             return
         self._server.close()
+        self._server = None
         self._session.cancel()
         if self._clients and self._ended.is_set():
             await asyncio.wait(self._clients, timeout=CLOSE_SECONDS)

@@ -7,8 +7,9 @@
     def down(project: Project, *, timeout: float) -> bool
         # Blocking, without a session: end what a lost one left; whether there was anything.
 
-All calls of a session are made on the event loop. Results are plain JSON objects, so that they can cross the
-socket as they are. Errors are typed (``AgentError``, ``WorkstationError``) and cross it too.
+All calls of a session are made on the event loop. Results are plain JSON objects, so that they can
+cross the socket as they are. Errors are typed (``AgentError``, ``WorkstationError``) and cross it
+too.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from hyperbox_devcontainer.errors import InputError
 from hyperbox_devcontainer.paths import session_socket
 from hyperbox_devcontainer.verbs.server import VerbServer
 from hyperbox_tui.cli.exits import DONE
+from hyperbox_tui.cli.feeding import feed_program
 from hyperbox_tui.cli.printer import Printer
 from hyperbox_tui.cli.starting import starting_lines, starting_status
 
@@ -76,6 +77,7 @@ class _Up:
 
     async def _live(self, session: Session) -> None:
         self._server.attach(session)
+        feed_program(session.feed, self._config.app.stdin)
         ended = asyncio.ensure_future(session.wait())
         await self._first(ended)
         if ended.done():
