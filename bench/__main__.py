@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -93,6 +94,8 @@ def _arguments() -> argparse.Namespace:
 def main() -> int:
     """Run the parts that were asked for; exit status 0 once all of them were run."""
     args = _arguments()
+    # Ended from outside, what was started must be ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     scratch = Path(tempfile.mkdtemp(prefix="hyperbox-bench-"))
     parts = args.parts or list(PARTS)
     results: dict[str, Any] = {"machine": machine.describe(scratch),

@@ -26,6 +26,7 @@ def body():
 _STDLIB = '''
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = 65536  # one segment an answer: two would wait for a delayed acknowledgement
 
     def log_message(self, *args):
         pass
@@ -47,6 +48,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             while True:
                 self.wfile.write(b"data: " + body().encode() + b"\\n\\n")
+                self.wfile.flush()
                 time.sleep(0.1)
         except OSError:
             self.close_connection = True

@@ -28,6 +28,10 @@ from bench.stats import summary
 from bench.subjects import BenchError, Subject, free_port
 
 EDIT_SECONDS = 15.0
+WARM_UP_EDITS = 3
+"""Not measured, for every subject alike."""
+SETTLED_SECONDS = 3.0
+"""Between the first answer and the first edit: nobody edits sooner, and some prepare meanwhile."""
 BROKEN = ("\ndef half(:\n", "\nraise RuntimeError('broken on purpose')\n")
 
 
@@ -64,6 +68,7 @@ def measure(subject: Subject, plan: Plan, scratch: Path) -> dict[str, Any]:
     rng = random.Random(plan.seed)
     try:
         subject.start(project, port)
+        time.sleep(SETTLED_SECONDS)
         quiet = _quiet(subject, project, port, plan.quiet_edits, rng)
         loaded = _under_load(subject, project, port, plan, rng)
         streamed = _beside_a_stream(subject, project, port, plan.stream_edits, rng)
@@ -90,6 +95,9 @@ def _quiet(subject: Subject, project: Project, port: int, edits: int,
     probers = {"new": Prober(port, keep=False), "kept": Prober(port, keep=True)}
     samples: dict[str, list[float]] = {name: [] for name in probers}
     lost = 0
+    for _ in range(WARM_UP_EDITS):
+        _pause(rng)
+        _timed_edit(subject, project, probers["new"])
     for number in range(edits):
         _pause(rng)
         name = ("new", "kept")[number % 2]
@@ -210,6 +218,14 @@ def _beside_a_stream(subject: Subject, project: Project, port: int, edits: int,
     return {"edit_ms": summary(samples), "stopped": False}
 
 
+def _line(row: dict[str, Any]) -> str:
+    quiet, load = row["quiet"]["edit_ms"], row["load"]
+    return (f"  p50 {quiet.get('p50')} p95 {quiet.get('p95')} lost {row['quiet']['lost']}; load: "
+            f"lost {load['lost']} failed {load['failed']} of {load['sent']} "
+            f"p99.9 {load['wait_ms']['p999']} mixed {load['mixed_answers']} "
+            f"held {load['broken_held']}/{load['broken']}")
+
+
 def run(subjects: Sequence[Subject], plan: Plan, scratch: Path) -> list[dict[str, Any]]:
     """Measure every subject that this machine can run; the others are named with the reason."""
     rows: list[dict[str, Any]] = []
@@ -222,6 +238,7 @@ def run(subjects: Sequence[Subject], plan: Plan, scratch: Path) -> list[dict[str
             continue
         try:
             rows.append(measure(subject, plan, scratch))
+            print(_line(rows[-1]), file=sys.stderr, flush=True)
         except BenchError as error:
             print(error, file=sys.stderr)
             rows.append(row | {"skipped": str(error).splitlines()[0]})
