@@ -166,9 +166,10 @@ class WatchedOps(Ops):
 
 
 class FailingOps(WatchedOps):
-    """Answers one call with an I/O error."""
+    """Answers one call with an error, an I/O error unless told otherwise."""
 
-    def __init__(self) -> None:
+    def __init__(self, code: int = errno.EIO) -> None:
+        self._code = code
         self._fail_at = 0
         self.failed = False
         super().__init__(self._fail)
@@ -180,7 +181,7 @@ class FailingOps(WatchedOps):
     def _fail(self, number: int, name: str) -> None:
         if number == self._fail_at:
             self.failed = True
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+            raise OSError(self._code, os.strerror(self._code))
 
 
 class DyingOps(WatchedOps):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from hyperbox_agent.apply.damage import digest_of
 from hyperbox_agent.apply.folders import Folders, facts_of
@@ -47,13 +47,12 @@ class Contents:
                      if digest not in stored and digest not in self._found
                      and self._path(digest, tree) is None)
 
-    def pieces(self, digest: bytes, tree: Manifest, damaged: Container[str]
-               ) -> Iterator[bytes] | None:
+    def pieces(self, digest: bytes, tree: Manifest) -> Iterator[bytes] | None:
         """The content, verified as it comes (MissingBlobsError at its end); None: not here."""
         if self._store.has(digest):
             return self._store.chunks(digest)
         path = self._found.get(digest) or self._path(digest, tree)
-        if path is None or path in damaged:
+        if path is None:
             return None
         try:
             with Folders(self._root) as root:

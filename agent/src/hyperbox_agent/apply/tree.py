@@ -204,7 +204,7 @@ class Tree:
 
     def content(self, digest: bytes) -> bytes | None:
         """A content that is here, verified: the base of a delta. None: it is not here."""
-        pieces = self._contents.pieces(digest, self._present(), frozenset(self._damaged))
+        pieces = self._contents.pieces(digest, self._present())
         try:
             return None if pieces is None else b"".join(pieces)
         except MissingBlobsError:
@@ -234,7 +234,6 @@ class Tree:
         steps = order([self._repaired(change) for change in batch], folding=self.folding)
         moves = moves_for(steps, f"stage/{seq}", f"trash/{seq}")
         present = self._present()
-        damaged = frozenset(self._damaged)
         base, before = self._history.seq, self._history.number
 
         def seal(stager: Stager) -> Staged:
@@ -247,7 +246,7 @@ class Tree:
             return Staged(seq, number, base, batch, moves, record, stager.places, stager.bytes)
 
         return Stager(os.path.join(self.home, "stage", str(seq)), batch, moves, ops=self._ops,
-                      local=lambda digest: self._contents.pieces(digest, present, damaged),
+                      local=lambda digest: self._contents.pieces(digest, present),
                       seal=seal)
 
     def stage(self, number: int, changes: Sequence[Change], blobs: Blobs) -> Staged:
