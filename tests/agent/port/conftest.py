@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -30,9 +31,11 @@ class Backend:
         self.accepted = 0
         self.peers: list[tuple[str, int]] = []
 
-    async def start(self, port: int = 0) -> Backend:
-        self._server = await asyncio.start_server(
-            self._serve, "127.0.0.1", port, backlog=self._backlog)
+    async def start(self, sock: socket.socket | None) -> Backend:
+        if sock is None:
+            sock = socket.socket()
+            sock.bind(("127.0.0.1", 0))
+        self._server = await asyncio.start_server(self._serve, sock=sock, backlog=self._backlog)
         self.address: tuple[str, int] = self._server.sockets[0].getsockname()[:2]
         return self
 
@@ -108,9 +111,9 @@ class Tools:
         self._writers: list[asyncio.StreamWriter] = []
 
     async def backend(self, handler: Handler | str, *, backlog: int = 100,
-                      port: int = 0) -> Backend:
+                      sock: socket.socket | None = None) -> Backend:
         made = Backend(app(handler) if isinstance(handler, str) else handler, backlog=backlog)
-        self._started.append(await made.start(port))
+        self._started.append(await made.start(sock))
         return made
 
     async def connect(self, port: Port) -> Streams:

@@ -70,14 +70,14 @@ def requests(draw: st.DrawFn) -> bytes:
     return head + b"\r\n" + body
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(requests(), min_size=1, max_size=4), st.lists(st.integers(0, 900), max_size=20))
 def test_any_cutting_of_a_stream_gives_the_same_requests(sent: list[bytes], at: list[int]) -> None:
     messages, rest, opaque = follow_requests(cut(b"".join(sent), at))
     assert (messages, rest, opaque) == (sent, b"", False)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(requests())
 def test_a_stream_of_single_bytes_gives_the_same_request(sent: bytes) -> None:
     assert follow_requests([bytes([byte]) for byte in sent]) == ([sent], b"", False)
@@ -96,7 +96,7 @@ def responses(draw: st.DrawFn) -> tuple[bytes, bytes]:
     return method, interim + b"HTTP/1.1 " + status + b"\r\n" + draw(fields) + extra + b"\r\n" + body
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(responses(), st.binary(max_size=5), st.lists(st.integers(0, 600), max_size=12))
 def test_any_cutting_of_an_answer_gives_the_same_end(
     exchange: tuple[bytes, bytes], behind: bytes, at: list[int],
@@ -117,7 +117,7 @@ def test_any_cutting_of_an_answer_gives_the_same_end(
     assert (taken_all, waiting) == (len(sent), behind)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.one_of(
     st.binary(max_size=60),
     st.sampled_from([b"GET / HTTP/1.1\r\n", b"Content-Length: 5\r\n", b"\r\n\r\n", b"\n", b"0\r\n",

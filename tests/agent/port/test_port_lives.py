@@ -141,9 +141,10 @@ async def test_the_program_goes_on_serving_when_the_agent_is_killed_and_is_adopt
 
 
 async def test_an_adopted_holder_can_take_another_port(orphan, run_dir) -> None:
-    spare = socket.create_server(("127.0.0.1", 0))
+    spare = socket.socket()  # bound only, so that no other test gets the number
+    spare.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    spare.bind(("127.0.0.1", 0))
     wanted = spare.getsockname()[1]
-    spare.close()
     port = await Port.open("127.0.0.1", wanted, run_dir, clock=SystemClock())
     try:
         assert port.holder_pid == orphan.holder
@@ -152,6 +153,7 @@ async def test_an_adopted_holder_can_take_another_port(orphan, run_dir) -> None:
         with pytest.raises(ConnectionRefusedError):
             await asyncio.to_thread(orphan.get)
     finally:
+        spare.close()
         await port.close()
         for instance in port.adopted.instances:
             for fd in instance.fds:
@@ -163,8 +165,7 @@ async def test_nobody_comes_and_the_holder_ends_the_program_and_itself(run_dir, 
     try:
         await tools.until(lambda: not orphan.program_alive())
         await tools.until(lambda: start_time(orphan.holder) is None)
-        left = sorted(it.name for it in Path(run_dir).iterdir())
-        assert left == ["holder.log", "orphan-7.log"]
+        assert os.listdir(run_dir) == ["holder.log"]
     finally:
         orphan.end()
 

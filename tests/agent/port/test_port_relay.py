@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import socket
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -357,22 +358,24 @@ async def test_an_instance_that_dies_amid_an_answer_ends_the_connection(port, to
     assert (await port.stats()).numbers[1].failed == 1
 
 
-async def test_a_refusing_instance_is_tried_again_for_a_moment(port, tools) -> None:
-    spare = socket.create_server(("127.0.0.1", 0))
-    address = spare.getsockname()
-    spare.close()
-    await port.switch(1, address)
-    streams = await tools.connect(port)
-    call = asyncio.ensure_future(tools.ask(streams))
+@pytest.fixture
+def refusing() -> Iterator[socket.socket]:
+    """A port that is bound, so that nobody else gets it, and not listened on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock
+
+
+async def test_a_refusing_instance_is_tried_again_for_a_moment(port, tools, refusing) -> None:
+    await port.switch(1, refusing.getsockname())
+    call = asyncio.ensure_future(tools.ask(await tools.connect(port)))
     await asyncio.sleep(0.1)
-    await tools.backend("late", port=address[1])
+    await tools.backend("late", sock=refusing.dup())
     assert (await call).startswith(b"late")
 
 
-async def test_an_instance_that_goes_on_refusing_costs_a_502(port, tools) -> None:
-    spare = socket.create_server(("127.0.0.1", 0))
-    await port.switch(1, spare.getsockname())
-    spare.close()
+async def test_an_instance_that_goes_on_refusing_costs_a_502(port, tools, refusing) -> None:
+    await port.switch(1, refusing.getsockname())
     assert b"does not accept connections" in await tools.ask(await tools.connect(port))
     # And at once from then on.
     begin = asyncio.get_running_loop().time()

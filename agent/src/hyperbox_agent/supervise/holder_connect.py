@@ -34,7 +34,9 @@ def open_connection(address: tuple[str, int], peers: PeersTable, client: tuple[s
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     local_port = _name_peer(sock, host, peers, client)
-    error = sock.connect_ex(address)
+    # A socket that connects to a free port which happens to be its own connects to itself.
+    own = local_port == address[1]
+    error = errno.ECONNREFUSED if own else sock.connect_ex(address)
     if error in (0, errno.EINPROGRESS):
         return sock, local_port
     peers.drop(local_port)

@@ -18,7 +18,8 @@ from hyperbox_agent.core.http1 import RequestTracker, ResponseTracker
 from hyperbox_agent.supervise.holder_connect import Connected, open_connection
 from hyperbox_agent.supervise.holder_end import End
 from hyperbox_agent.supervise.holder_instances import STREAM_AFTER, Instance
-from hyperbox_agent.supervise.holder_loop import IN, OUT
+from hyperbox_agent.supervise.holder_loop import GONE, IN, OUT
+from hyperbox_agent.supervise.holder_refusal import refusal
 
 if TYPE_CHECKING:
     from hyperbox_agent.supervise.holder_loop import Timer
@@ -29,6 +30,8 @@ INBOX_LIMIT = 64 * 1024
 """What is read ahead of a client whose message waits or whose last message is not answered yet."""
 REPLAY_LIMIT = 64 * 1024
 """A request up to this size can be sent again where the instance never read it."""
+LINE_TIME = 1.0
+"""How long (s) a request line may stay without its end before the bytes pass as opaque."""
 LINGER = 2.0
 """How long (s) a client that is still sending is read after the last byte to it; closing at once
 would reset the connection and could destroy the answer on its way."""
@@ -41,8 +44,8 @@ class Conversation:
     """See the module. Made by the relay for each accepted connection; ends by itself."""
 
     __slots__ = (
-        "_held", "_linger", "_local_port", "_relay", "_replay", "_response", "_retried", "_reused",
-        "address", "attempts", "backend", "client", "inbox", "instance", "parked", "patience",
+        "_doubt", "_held", "_linger", "_local_port", "_relay", "_replay", "_response", "_retried",
+        "_reused", "address", "attempts", "backend", "client", "inbox", "instance", "parked",
         "request", "since", "state", "unsent", "waited_bytes", "waiting_since",
     )
 
@@ -64,7 +67,6 @@ class Conversation:
         self.waiting_since = 0.0
         self.waited_bytes = 0
         self.attempts = 0
-        self.patience: Timer | None = None
         self.parked = False
         """Not read, because all that wait hold too much together."""
         self._held = b""
@@ -75,6 +77,7 @@ class Conversation:
         self._reused = False
         self._local_port = 0
         self._linger: Timer | None = None
+        self._doubt: Timer | None = None
         self.client.watch(IN)
 
     def is_stream(self, now: float) -> bool:
@@ -89,13 +92,14 @@ class Conversation:
         """The client's connection is ready."""
         if bits & OUT and self.client.pending:
             self._flush_client()
-        if bits & ~OUT and self.state != CLOSED:
-            self._read_client()
+        if self.client.reading:
+            if bits & ~OUT:
+                self._read_client()
+        elif bits & ~(IN | OUT) and self.state in (WAITING, CONNECTING):
+            self.finish()  # it left while its message waits
 
     def _read_client(self) -> None:
         client = self.client
-        if not client.reading:
-            return
         if self._relay.full and self.state == HEAD:
             self._relay.park(self)
             self.watch_client()
@@ -133,6 +137,8 @@ class Conversation:
             self.inbox = data
             if self.client.eof:
                 self.finish()
+            elif self._doubt is None and b"\n" not in data:
+                self._doubt = self._relay.loop.later(LINE_TIME, self._no_line)
             return
         if taken == len(data):
             self.unsent, self.inbox = data, b""
@@ -140,6 +146,13 @@ class Conversation:
             self.unsent, self.inbox = data[:taken], data[taken:]
         self._retried = False
         self._relay.admit(self)
+
+    def _no_line(self) -> None:
+        """A client that stops within its first line may speak another protocol, and wait."""
+        self._doubt = None
+        if self.state == HEAD and self.inbox.strip() and b"\n" not in self.inbox:
+            self.request.opaque = True
+            self._next_message(self.inbox)
 
     def _pass_request(self, data: bytes) -> None:
         taken = self.request.feed(data)
@@ -461,20 +474,18 @@ class Conversation:
             return
         full = self.backend is not None and self.backend.pending
         wanted = not (self.client.eof or full or self.parked) and len(self.inbox) < INBOX_LIMIT
-        self.client.watch(IN if wanted else 0)
+        if wanted:
+            self.client.watch(IN)
+        else:
+            self.client.watch(GONE if self.state in (WAITING, CONNECTING) else 0)
 
     # -- ending -------------------------------------------------------------------------------
 
     def fail(self, status: int, text: str) -> None:
         """Answer in the program's place, then close."""
-        reason = "Bad Gateway" if status == 502 else "Service Unavailable"
-        body = f"hyperbox: {text}\n".encode()
-        head = (
-            f"HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain; charset=utf-8\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        )
         if not self.request.opaque:
-            self._push_client(head.encode() + (b"" if self.request.method == b"HEAD" else body))
+            head_only = self.request.method == b"HEAD"
+            self._push_client(refusal(status, text, head_only=head_only))
         self.finish()
 
     def finish(self) -> None:
@@ -502,7 +513,8 @@ class Conversation:
         instance = self.instance
         self.drop_backend()
         self.state = CLOSED
-        if self._linger is not None:
-            self._linger.cancel()
+        for timer in (self._linger, self._doubt):
+            if timer is not None:
+                timer.cancel()
         self.client.close()
         self._relay.closed(self, instance)

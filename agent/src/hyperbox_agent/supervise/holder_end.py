@@ -5,7 +5,11 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
-from hyperbox_agent.supervise.holder_loop import OUT, Loop
+from hyperbox_agent.supervise.holder_loop import IN, OUT, Loop
+
+
+def _deaf(_bits: int) -> None:
+    """The handler of a closed end."""
 
 
 class End:
@@ -56,14 +60,14 @@ class End:
             return False
         return True
 
-    def watch(self, reading: int) -> None:
-        """Wait for bytes to read (``reading`` is IN or 0), and for room while some are pending.
+    def watch(self, want: int) -> None:
+        """Wait for bytes (IN), for the peer's end (GONE) or neither (0); for room while needed.
 
         Not watched at all rather than watched for nothing: a hang-up is reported unasked, on
         every turn.
         """
-        bits = reading | OUT if self.pending else reading
-        self.reading = reading
+        bits = want | OUT if self.pending else want
+        self.reading = want & IN
         if bits == self._bits:
             return
         if not bits:
@@ -97,5 +101,6 @@ class End:
         """Close it now."""
         if self._bits:
             self._loop.unwatch(self._fd)
-            self._bits = 0
+            self._bits = self.reading = 0
         self.sock.close()
+        self._handler = _deaf  # it leads back to our owner: without it nothing waits for a gc

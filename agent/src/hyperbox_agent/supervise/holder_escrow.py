@@ -34,11 +34,13 @@ def start_time(pid: int) -> int | None:
 class OrphanLog:
     """Appends to a file of bounded size. A full disk loses output, never the program."""
 
-    __slots__ = ("_fd", "_size", "path")
+    __slots__ = ("_fd", "_size", "path", "written")
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._open()
+        self._fd = -1
+        self._size = 0
+        self.written = False
 
     def _open(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -47,16 +49,23 @@ class OrphanLog:
 
     def write(self, data: bytes) -> None:
         """Append, starting a new file where the old one is full."""
-        if self._size + len(data) > LOG_LIMIT:
-            os.close(self._fd)
-            os.replace(self.path, self.path + ".1")
-            self._open()
-        with contextlib.suppress(OSError):  # ENOSPC: the pipe must still be emptied
+        try:
+            if self._fd < 0:
+                self._open()
+            if self._size + len(data) > LOG_LIMIT:
+                self.close()
+                os.replace(self.path, self.path + ".1")
+                self._open()
             self._size += os.write(self._fd, data)
+            self.written = True
+        except OSError:
+            pass  # no space, no folder: the pipe must be emptied all the same
 
     def close(self) -> None:
         """Close the file; it stays for the next agent."""
-        os.close(self._fd)
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 class Kept:
@@ -75,8 +84,8 @@ class Kept:
 
     @property
     def log(self) -> str | None:
-        """The file its output went to while no agent was there."""
-        return None if self._log is None else self._log.path
+        """The file its output went to while no agent was there; None if there was none."""
+        return None if self._log is None or not self._log.written else self._log.path
 
     def alive(self) -> bool:
         """Whether the very process that was kept is still there."""

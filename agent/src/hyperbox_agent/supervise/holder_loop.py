@@ -16,6 +16,9 @@ IN = 1
 OUT = 4
 """The poll bits, the same for epoll and poll. Errors and hang-ups come unasked, as other bits."""
 
+GONE = getattr(select, "EPOLLRDHUP", 0)
+"""To be told that the peer sends no more, of a connection that is not read for now."""
+
 _NEVER = 3600.0
 
 
@@ -104,16 +107,11 @@ class Loop:
                 try:
                     handler(bits)
                 except Exception:  # noqa: BLE001
-                    self._blame(fd)
+                    _report()
+                    self.unwatch(fd)
             if self._timers:
                 self._run_due()
         self._poller.close()
-
-    def _blame(self, fd: int) -> None:
-        """A fault of ours in one connection must not reset all the others: log it, stop it."""
-        sys.excepthook(*sys.exc_info())
-        if fd in self._handlers:
-            self.unwatch(fd)
 
     def _patience(self) -> float:
         timers = self._timers
@@ -126,5 +124,14 @@ class Loop:
         now = time.monotonic()
         while timers and timers[0][0] <= now:
             action = heapq.heappop(timers)[2].action
-            if action is not None:
+            if action is None:
+                continue
+            try:
                 action()
+            except Exception:  # noqa: BLE001
+                _report()
+
+
+def _report() -> None:
+    """A fault of ours in one connection goes to the log; it must not reset all the others."""
+    sys.excepthook(*sys.exc_info())

@@ -22,15 +22,15 @@ ACCEPTS = 64
 """Connections taken in one turn, so that a flood of them does not hold up the others."""
 BUFFER_LIMIT = 64 * 1024 * 1024
 """Bytes of waiting messages; above it, clients are not read (the kernel keeps their bytes)."""
-CONNECTING_LIMIT = 4
-"""Handshakes that may be open at once: more only means that the instance's queue is full."""
 REFUSED_FOR = 1.0
 """An instance that refuses connections for longer (s) is given up: requests get a 502."""
 RETRY = 0.005
 PATIENCE = 0.001
 PATIENCE_LIMIT = 0.016
-"""How long (s) a handshake may stay open, doubled with each attempt. Where the instance's queue is
-full the kernel drops the SYN and repeats it after a whole second; asking anew costs one ms."""
+"""How long (s) a handshake may stay open, doubled with every few attempts. Where the instance's
+queue is full the kernel drops the SYN and repeats it after a whole second; asking anew costs one
+ms. Only one handshake is open at a time: of several, all may be answered although the queue has
+room for one, and the others then hang until the kernel repeats their first bytes (200 ms)."""
 SPENT_PAUSE = 0.05
 """Out of descriptors: asking again at once would spin."""
 DRAINS = 2
@@ -54,11 +54,12 @@ class Relay:
         self.listeners: list[socket.socket] = []
         self.talks: set[Conversation] = set()
         self._waiting: OrderedDict[Conversation, None] = OrderedDict()
-        self._connecting = 0
+        self._connecting: Conversation | None = None
         self._buffered = 0
         self.full = False
         """Waiting messages hold so much that no more should be read."""
         self._parked: set[Conversation] = set()
+        self._patience: Timer | None = None
         self._pump_timer: Timer | None = None
         self._accept_timer: Timer | None = None
         self._wait_timer: Timer | None = None
@@ -181,7 +182,7 @@ class Relay:
                 if talk.instance is self.live and talk.use_kept():
                     continue
                 talk.drop_backend()
-            if self._connecting >= CONNECTING_LIMIT:
+            if self._connecting is not None:
                 return
             pause = self._connect(talk, self.live)
             if pause:
@@ -206,10 +207,10 @@ class Relay:
 
     def _await_handshake(self, talk: Conversation) -> None:
         del self._waiting[talk]
-        self._connecting += 1
-        patience = min(PATIENCE * 2 ** talk.attempts, PATIENCE_LIMIT)
-        talk.attempts = min(talk.attempts + 1, 8)
-        talk.patience = self.loop.later(patience, lambda: self._handshake_failed(talk))
+        self._connecting = talk
+        patience = min(PATIENCE * 2 ** (talk.attempts // 4), PATIENCE_LIMIT)
+        talk.attempts += 1
+        self._patience = self.loop.later(patience, lambda: self._handshake_failed(talk))
 
     def _handshake_failed(self, talk: Conversation) -> None:
         self.settled(talk)
@@ -218,10 +219,10 @@ class Relay:
 
     def settled(self, talk: Conversation) -> None:
         """The handshake of ``talk`` is over, well or not."""
-        if talk.patience is not None:
-            talk.patience.cancel()
-            talk.patience = None
-            self._connecting -= 1
+        if talk is self._connecting:
+            self._connecting = None
+            if self._patience is not None:
+                self._patience.cancel()
             if self._waiting and self._pump_timer is None:
                 self._pump_timer = self.loop.later(0.0, self.pump)
 
@@ -357,7 +358,7 @@ class Relay:
         return {
             "numbers": {str(number): counts for number, counts in numbers.items()},
             "live": self.live_number if self.live is not None else None,
-            "waiting": len(self._waiting) + self._connecting,
+            "waiting": len(self._waiting) + (self._connecting is not None),
             "connections": len(self.talks),
             "per_second": self._rate.per_second(now),
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -168,7 +169,8 @@ class Port:
 
     async def drain(self, number: int, seconds: float) -> Drained:
         """Wait until ``number`` has no message in flight; after ``seconds`` cut what is left."""
-        reply, _ = await self._ask("drain", {"number": number, "seconds": seconds})
+        reply, _ = await self._ask("drain", {"number": number, "seconds": seconds},
+                                   takes=seconds)
         return Drained(reply["cut"], reply["ms"])
 
     async def hold(self, seconds: float) -> Held:
@@ -177,7 +179,7 @@ class Port:
         Streams are not waited for, and nothing for longer than ``seconds``.
         """
         self._holding = True
-        reply, _ = await self._ask("hold", {"seconds": seconds})
+        reply, _ = await self._ask("hold", {"seconds": seconds}, takes=seconds)
         return Held(reply["waited_ms"], reply["busy"])
 
     async def release(self) -> None:
@@ -213,6 +215,7 @@ class Port:
         self._closing = True
         if self._reviving is not None:
             self._reviving.cancel()
+            await asyncio.wait([self._reviving])
         channel = self._channel
         if channel is not None:
             try:
@@ -351,9 +354,12 @@ class Port:
             self._failure = error
             self._ready.set()
 
-    async def _ask(self, op: str, body: dict[str, Any], fds: Sequence[int] = (),
-                   ) -> tuple[dict[str, Any], list[int]]:
-        """Ask the holder, and the next one if it dies with the question open."""
+    async def _ask(self, op: str, body: dict[str, Any], fds: Sequence[int] = (), *,
+                   takes: float = 0.0) -> tuple[dict[str, Any], list[int]]:
+        """Ask the holder, and the next one if it dies with the question open.
+
+        A holder that does not answer within what the operation ``takes`` and the timeout is ended.
+        """
         while True:
             if self._closing:
                 raise PortError("the port is closed")
@@ -361,10 +367,16 @@ class Port:
             if self._failure is not None:
                 raise self._failure
             assert self._channel is not None
+            assert self._process is not None
+            pid = self._process.pid
             try:
-                return await self._channel.ask(op, body, fds)
+                return await asyncio.wait_for(self._channel.ask(op, body, fds),
+                                              takes + self._timeout)
             except HolderLostError:
                 self._ready.clear()
+            except asyncio.TimeoutError:
+                self._ready.clear()
+                os.kill(pid, signal.SIGKILL)
 
     async def _end_process(self) -> None:
         """Wait for the holder's end, and bring it about where it does not come."""
@@ -374,7 +386,7 @@ class Port:
         deadline = self._clock.now() + 1.0
         while not process.gone():
             if self._clock.now() >= deadline:
-                os.kill(process.pid, 9)
+                os.kill(process.pid, signal.SIGKILL)
                 deadline += 1.0
             await self._clock.sleep(_STEP)
 
@@ -386,7 +398,7 @@ class Port:
             self._channel.close()
         if started:
             assert self._process is not None
-            os.kill(self._process.pid, 9)
+            os.kill(self._process.pid, signal.SIGKILL)
             await self._end_process()
         self._drop_all()
 

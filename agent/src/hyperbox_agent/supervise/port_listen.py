@@ -132,6 +132,7 @@ def find_owner(host: str, port: int) -> Owner | None:
 def _inodes(host: str, port: int) -> dict[str, int]:
     """Sockets bound to the address or to all of them, listening ones first: inode → uid."""
     packed = socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+    mark = f":{port:04X} "  # the tables may have 10,000 lines in TIME_WAIT
     found: list[tuple[bool, str, int]] = []
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
@@ -140,6 +141,8 @@ def _inodes(host: str, port: int) -> dict[str, int]:
         except OSError:
             continue
         for line in lines:
+            if mark not in line:
+                continue
             fields = line.split()
             address, _, number = fields[1].partition(":")
             if int(number, 16) == port and fields[9] != "0" and _overlap(address, packed):

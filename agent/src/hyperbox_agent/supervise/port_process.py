@@ -23,6 +23,7 @@ _BOOTSTRAP = (
     "from hyperbox_agent.supervise.holder import run_from_arguments; run_from_arguments()"
 )
 LOG_NAME = "holder.log"
+_LOG_LIMIT = 256 * 1024
 _SOCKET_PATH_LIMIT = 107
 
 
@@ -62,6 +63,8 @@ def start_holder(run_dir: str) -> tuple[HolderProcess, socket.socket]:
         try:
             # What it has to say at its death would disturb the link if it had our own streams.
             with open(os.path.join(run_dir, LOG_NAME), "ab") as log:
+                if log.tell() > _LOG_LIMIT:
+                    log.truncate(0)
                 child = subprocess.Popen(
                     argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
                     pass_fds=[theirs.fileno()], start_new_session=True,
@@ -129,14 +132,22 @@ class HolderChannel:
             if self._lost:
                 raise HolderLostError("closed")
             try:
-                sent = 0
-                if fds:
-                    rights = array.array("i", fds)
-                    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
-                    sent = self._sock.sendmsg([data], ancillary)
+                sent = await self._send_rights(data, fds) if fds else 0
                 await self._loop.sock_sendall(self._sock, data[sent:])
             except OSError as error:
                 raise HolderLostError(str(error)) from error
+
+    async def _send_rights(self, data: bytes, fds: Sequence[int]) -> int:
+        """Send descriptors beside the first bytes of ``data``; how many bytes went."""
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+        while True:
+            try:
+                return self._sock.sendmsg([data], ancillary)
+            except BlockingIOError:
+                room = self._loop.create_future()
+                self._loop.add_writer(self._sock.fileno(), room.set_result, None)
+                await room
+                self._loop.remove_writer(self._sock.fileno())
 
     def _readable(self) -> None:
         try:
