@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.errors import ProgramError
-from hyperbox_agent.supervise.family import Family
+from hyperbox_agent.supervise.family import Family, end, marked
 from hyperbox_agent.supervise.instance import Identity, Instance, Sink, log_event
 from hyperbox_agent.supervise.output import LineSplitter
 from hyperbox_agent.supervise.port import Kept, KeptInstance
@@ -104,16 +104,24 @@ def replay(path: str, number: int, sink: Sink) -> None:
             continue
 
 
-async def end_left(left: Records, taken: Record | None, grace: float, clock: Clock) -> None:
-    """End everything of a dead agent but the instance that was taken over."""
-    keep = {taken.serial} if taken is not None else set()
-    instances = [one for one in left.instances if one.serial not in keep]
-    pids = frozenset({taken.pid} if taken is not None else set())
+async def end_left(left: Records | None, taken: Instance | None, mark: str, grace: float,
+                   clock: Clock) -> None:
+    """End everything of a dead agent but the instance that was taken over, also what it had no
+    time to write down."""
+    keep = frozenset() if taken is None else frozenset(
+        {taken.child.pid} | {stat.pid for stat in taken.family().members()})
+    records = () if left is None else (*left.instances, *left.helpers)
+    others = [one for one in records if taken is None or one.serial != taken.identity.serial]
     await asyncio.gather(*(
-        Family(one.pid, one.start, one.mark, others=pids).end(grace, clock)
-        for one in (*instances, *left.helpers)))
-    for one in instances:
-        try:
-            os.unlink(one.control)
-        except (FileNotFoundError, IsADirectoryError):
-            continue
+        Family(one.pid, one.start, one.mark, others=keep).end(grace, clock) for one in others))
+    await end(lambda: marked(mark + "-", keep), grace, clock)
+    for one in others:
+        if one.control:
+            _unlink(one.control)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from hyperbox_agent.core.clock import Clock
@@ -91,36 +91,51 @@ class Family:
 
     async def end(self, grace: float, clock: Clock) -> Ended:
         """SIGTERM to all, the grace, SIGKILL to what is left; returns when nothing is left."""
-        first = self.members()
-        known = {(stat.pid, stat.start) for stat in first}
-        _send_all(first, signal.SIGTERM)
-        # A stopped process gets its SIGTERM only when it goes on.
-        _send_all((stat for stat in first if stat.state in "Tt"), signal.SIGCONT)
-        deadline = clock.now() + grace
-        pause = 0.002
-        while clock.now() < deadline:
-            if not any(procfs.is_alive(pid, start) for pid, start in known):
-                fresh = self.members()
-                if not fresh:
-                    return Ended(len(known))
-                known |= {(stat.pid, stat.start) for stat in fresh}
-                _send_all(fresh, signal.SIGTERM)
-            await clock.sleep(min(pause, max(deadline - clock.now(), 0.001)))
-            pause = min(pause * 1.5, 0.05)
-        return await self._kill(known, clock)
+        return await end(self.members, grace, clock)
 
-    async def _kill(self, known: set[tuple[int, int]], clock: Clock) -> Ended:
-        killed: set[int] = set()
-        left: list[Stat] = []
-        for _ in range(_KILL_ROUNDS):
-            left = self.members()
-            if not left:
-                break
-            known |= {(stat.pid, stat.start) for stat in left}
-            killed |= {stat.pid for stat in left}
-            _send_all(left, signal.SIGKILL)
-            await clock.sleep(0.01)
-        return Ended(len(known), tuple(sorted(killed)), tuple(stat.pid for stat in left))
+
+def marked(prefix: str, keep: frozenset[int]) -> list[Stat]:
+    """The living processes with a mark that begins so, from a look at all environments."""
+    wanted = f"{MARK}={prefix}".encode()
+    return [stat for stat in procfs.scan().values()
+            if stat.alive and stat.pid not in keep and stat.pid != os.getpid()
+            and any(item.startswith(wanted) for item in procfs.environ_of(stat.pid))]
+
+
+async def end(members: Callable[[], list[Stat]], grace: float, clock: Clock) -> Ended:
+    """End what ``members`` gives, and what it gives later, until it gives nothing."""
+    first = members()
+    known = {(stat.pid, stat.start) for stat in first}
+    _send_all(first, signal.SIGTERM)
+    # A stopped process gets its SIGTERM only when it goes on.
+    _send_all((stat for stat in first if stat.state in "Tt"), signal.SIGCONT)
+    deadline = clock.now() + grace
+    pause = 0.002
+    while clock.now() < deadline:
+        if not any(procfs.is_alive(pid, start) for pid, start in known):
+            fresh = members()
+            if not fresh:
+                return Ended(len(known))
+            known |= {(stat.pid, stat.start) for stat in fresh}
+            _send_all(fresh, signal.SIGTERM)
+        await clock.sleep(min(pause, max(deadline - clock.now(), 0.001)))
+        pause = min(pause * 1.5, 0.05)
+    return await _kill(members, known, clock)
+
+
+async def _kill(members: Callable[[], list[Stat]], known: set[tuple[int, int]],
+                clock: Clock) -> Ended:
+    killed: set[int] = set()
+    left: list[Stat] = []
+    for _ in range(_KILL_ROUNDS):
+        left = members()
+        if not left:
+            break
+        known |= {(stat.pid, stat.start) for stat in left}
+        killed |= {stat.pid for stat in left}
+        _send_all(left, signal.SIGKILL)
+        await clock.sleep(0.01)
+    return Ended(len(known), tuple(sorted(killed)), tuple(stat.pid for stat in left))
 
 
 def _send_all(stats: Iterable[Stat], number: signal.Signals) -> None:

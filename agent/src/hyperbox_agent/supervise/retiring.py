@@ -11,6 +11,7 @@ from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.supervise.instance import Instance, Sink
 from hyperbox_agent.supervise.limits import cancel
 
+_REST = 0.003
 MOST = 2
 """Instances that may drain at once; the oldest is hurried when there are more."""
 
@@ -64,6 +65,8 @@ class Retiring:
 
     async def _retire(self, instance: Instance, drain: Drain | None, seconds: float,
                       hurry: asyncio.Event) -> None:
+        # Whoever put it in its place has been waited for: that one's way first.
+        await self._clock.sleep(_REST)
         began = self._clock.now()
         cut = 0
         if drain is not None and instance.child.exit is None:

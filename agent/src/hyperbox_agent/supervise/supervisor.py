@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +23,7 @@ from hyperbox_agent.supervise.adoption import Adopted
 from hyperbox_agent.supervise.attempt import Attempt, Attempts
 from hyperbox_agent.supervise.chores import Chores
 from hyperbox_agent.supervise.config import AppConfig
-from hyperbox_agent.supervise.family import Ended, Frozen, freeze
+from hyperbox_agent.supervise.family import Ended, Frozen, end, freeze, marked
 from hyperbox_agent.supervise.health import after_exit
 from hyperbox_agent.supervise.instance import Instance, Sink
 from hyperbox_agent.supervise.learned import LearnedModules
@@ -51,6 +51,7 @@ __all__ = ["Adopted", "Permit", "Reloaded", "Supervisor"]
 
 HOLD = 0.5
 """Seconds that requests in flight get to end before the program is frozen for an apply."""
+_REST = 0.003
 _LEARN_LATE = 2.0
 """Seconds after which a live version is thought to have imported what it imports."""
 
@@ -158,21 +159,19 @@ class Supervisor:
 
     async def _adopt(self, left: records.Records | None) -> Adopted | None:
         kept = self._port.adopted if self._port is not None else None
-        if left is None:
-            adoption.close_others(kept, None)
-            return None
-        self._attempts.serial = left.last_serial
-        record = adoption.serving_record(left, self.config.as_json())
+        record = None if left is None else adoption.serving_record(left, self.config.as_json())
         instance = None if record is None else adoption.take_over(
             record, kept, self._starter.adopt, self._clock, self._sink)
         taken = record if instance is not None else None
         adoption.close_others(kept, taken)
-        await adoption.end_left(left, taken, self.config.grace, self._clock)
+        await adoption.end_left(left, instance, self._mark, self.config.grace, self._clock)
         await self._forget_kept(kept, taken)
-        if instance is None or record is None or left.serving is None:
+        if left is not None:
+            self._attempts.serial = left.last_serial
+        if instance is None or taken is None or left is None or left.serving is None:
             records.remove(self._records_path)
             return None
-        self._baseline = record.status
+        self._baseline = taken.status
         self._started(instance)
         await self._switch_to(instance, left.serving)
         return Adopted(left.serving, instance.child.pid, instance.root, instance.identity.rung,
@@ -207,6 +206,8 @@ class Supervisor:
         self._live = None
         await asyncio.gather(self._retiring.close(), self._warm.close())
         await asyncio.gather(*(self._end(one) for one in list(self._instances.values())))
+        # What lost its parent, its session and its name to us is still marked as ours.
+        await end(lambda: marked(self._mark + "-", frozenset()), self._grace, self._clock)
         if self._port is not None:
             port, self._port = self._port, None
             await port.close()
@@ -412,7 +413,7 @@ class Supervisor:
         if old is not None:
             drain = self._port.drain if self._port is not None else None
             self._retiring.retire(old, drain, self.config.drain)
-        self._background(self._after_live(instance))
+        self._background(self._after_live(instance), _REST)
         return Reloaded(True, False, attempt.rung, attempt.why, attempt.ms,
                         facts={"pid": instance.child.pid})
 
@@ -433,10 +434,10 @@ class Supervisor:
         self._error = None
         self._background(self._watch(instance))
         self._tell(State.LIVE)
-        self._save()
 
     async def _after_live(self, instance: Instance) -> None:
         """What makes the next reload quick, what survives our own death, and ``post``."""
+        self._save()
         if self._warm.has_learned:
             self._nudge()
         if self._port is not None:
@@ -496,7 +497,7 @@ class Supervisor:
             self._failed(attempt)
             return False
         await self._switch_to(attempt.instance, number)
-        self._background(self._after_live(attempt.instance))
+        self._background(self._after_live(attempt.instance), _REST)
         return True
 
     # -- around an apply --------------------------------------------------------------------------
@@ -585,8 +586,9 @@ class Supervisor:
             event["error"] = self._error.as_json()
         self._sink(event)
 
-    def _background(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+    def _background(self, work: Coroutine[Any, Any, None], delay: float = 0.0) -> None:
+        """``delay`` lets the reload return first: its caller has been waiting."""
+        task = asyncio.get_running_loop().create_task(_later(self._clock, delay, work))
         self._operations.add(task)
         task.add_done_callback(self._operation_done)
 
@@ -595,6 +597,16 @@ class Supervisor:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self._sink({"event": "problem", "message": f"{type(error).__name__}: {error}"})
+
+
+async def _later(clock: Clock, delay: float, work: Coroutine[Any, Any, None]) -> None:
+    try:
+        if delay:
+            await clock.sleep(delay)
+    except BaseException:
+        work.close()
+        raise
+    await work
 
 
 async def _always() -> bool:
