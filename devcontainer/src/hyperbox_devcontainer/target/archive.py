@@ -32,12 +32,17 @@ class Archive:
         return f"hyperbox-agent-{self.digest[:12]}.pyz"
 
 
-@lru_cache(maxsize=4)
-def build_archive(packs: tuple[str, ...] = ()) -> Archive:
+def build_archive(packs: Sequence[str] = ()) -> Archive:
     """The archive of this process's own code and of the packages of third-party ``packs``.
 
-    Raises WorkstationError for a package that can't be found or is not pure Python.
+    Built once a process. Raises WorkstationError for a package that can't be found or is not pure
+    Python.
     """
+    return _build(tuple(packs))
+
+
+@lru_cache(maxsize=4)
+def _build(packs: tuple[str, ...]) -> Archive:
     members = {"__main__.py": _bootstrap()}
     for package in (*PACKAGES, *packs):
         members.update(_members(package))
