@@ -90,7 +90,25 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], fds: tuple[int, int, int]
     program = shutil.which(argv[0], path=env.get("PATH", os.defpath))
     if program is None:
         raise FileNotFoundError(2, "no such program", argv[0])
-    actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(fds)]
+    actions: list[tuple[int, ...]] = [
+        (os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(fds)]
+    actions += [(os.POSIX_SPAWN_CLOSE, fd) for fd in _inherited()]
     pid = os.posix_spawn(program, list(argv), dict(env), file_actions=actions, setsid=True,
                          setsigmask=[], setsigdef=RESTORED)
     return Child(pid)
+
+
+def _inherited() -> list[int]:
+    """Descriptors that whoever started us left open for every child.
+
+    One that outlives us with the agent would keep a pipe or a lock of that shell for a day.
+    """
+    open_ones = (int(name) for name in os.listdir("/dev/fd") if name.isdigit())
+    return [fd for fd in open_ones if fd > 2 and _is_inheritable(fd)]
+
+
+def _is_inheritable(fd: int) -> bool:
+    try:
+        return os.get_inheritable(fd)
+    except OSError:
+        return False  # the one that the listing itself was read from

@@ -123,9 +123,9 @@ class MemoryAgent:
         except AgentError as error:
             call.err += error.message.encode()
             return 1
-        for older in self.links:
-            await older.close("a newer session took over")
-        self.links = [link]
+        older, self.links = self.links, [link]
+        for one in older:
+            await one.close("a newer session took over")
         await link.closed
         for waiting in self._decided.values():
             _decide(waiting, False)
