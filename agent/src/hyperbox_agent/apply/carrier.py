@@ -26,8 +26,12 @@ _CACHED = re.compile(r"\.[^.]+(?:\.opt-[^.]+)?\.pyc\Z")
 class Carrier:
     """Carries out the moves of one batch. Every method may raise OSError."""
 
-    def __init__(self, root: Folders, home: str, trash: str, ops: Ops, umask: int) -> None:
-        """``trash``, relative to ``home``, takes what stands in the way of a folder of ours."""
+    def __init__(self, root: Folders, home: str, trash: str, ops: Ops, umask: int | None
+                 ) -> None:
+        """``trash``, relative to ``home``, takes what stands in the way of a folder of ours.
+
+        ``umask`` is None on a filesystem without modes.
+        """
         self._root = root
         self._home = home
         self._trash = trash
@@ -237,6 +241,8 @@ class Carrier:
     # -- the rest -------------------------------------------------------------------------------
 
     def _mode(self, move: Move) -> None:
+        if self._umask is None:
+            return
         mode = (EXECUTABLE_MODE if move.executable else FILE_MODE) & ~self._umask
         try:
             folder, name = self._root.parent(move.path)

@@ -23,20 +23,22 @@ class Damage:
     """What stands there; None: nothing, or nothing that could be an entry."""
 
 
-def find_damage(root: Folders, manifest: Manifest, stamps: Mapping[str, int]
+def find_damage(root: Folders, manifest: Manifest, stamps: Mapping[str, int], *, modes: bool = True
                 ) -> tuple[tuple[Damage, ...], dict[str, int]]:
     """What differs, and new stamps of files that were touched and are the same all the same.
 
     One ``stat`` an entry; a file is read only where that says something new (content decides, not
-    time). Raises OSError for a root that can't be read.
+    time). ``modes`` is whether the filesystem knows an executable bit. Raises OSError for a root
+    that can't be read.
     """
     found: list[Damage] = []
     touched: dict[str, int] = {}
     for path, entry in manifest.items():
         facts = _facts(root, path)
-        if facts is not None and _as_put(entry, facts, stamps.get(path)):
+        if facts is not None and _as_put(entry, facts, stamps.get(path), modes):
             continue
-        now = None if facts is None else _look(root, path, facts)
+        mode = None if modes else entry.mode
+        now = None if facts is None else _look(root, path, facts, mode)
         if now is None or not now.same(entry):
             found.append(Damage(path, entry, now))
         elif facts is not None:
@@ -52,17 +54,18 @@ def _facts(root: Folders, path: str) -> os.stat_result | None:
     return facts_of(name, folder)
 
 
-def _as_put(entry: Entry, facts: os.stat_result, known: int | None) -> bool:
+def _as_put(entry: Entry, facts: os.stat_result, known: int | None, modes: bool
+            ) -> bool:
     if entry.kind is Kind.DIR:
         return stat.S_ISDIR(facts.st_mode)
-    if entry.kind is Kind.FILE and entry.executable != bool(facts.st_mode & 0o100):
+    if modes and entry.kind is Kind.FILE and entry.executable != bool(facts.st_mode & 0o100):
         return False
     return stamp(facts) == known
 
 
-def _look(root: Folders, path: str, facts: os.stat_result) -> Entry | None:
+def _look(root: Folders, path: str, facts: os.stat_result, mode: int | None) -> Entry | None:
     """The entry that stands at ``path`` now."""
-    mode = stat.S_IMODE(facts.st_mode)
+    mode = stat.S_IMODE(facts.st_mode) if mode is None else mode
     if stat.S_ISDIR(facts.st_mode):
         return Entry(path, Kind.DIR, mode)
     try:

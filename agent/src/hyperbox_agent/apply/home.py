@@ -86,7 +86,7 @@ def prepare(root: str, home: str) -> None:
 
 def lock(home: str) -> int:
     """The descriptor that holds ``home`` for us. Raises ApplyError when another process has it."""
-    fd = os.open(os.path.join(home, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = os.open(os.path.join(home, "lock"), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

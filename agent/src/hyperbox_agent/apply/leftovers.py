@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from hyperbox_agent.apply.damage import digest_of
 from hyperbox_agent.apply.moves import Move
 from hyperbox_agent.core.entries import Change, Kind
+from hyperbox_agent.core.plan import Op
 from hyperbox_agent.store.blobs import BlobStore
 from hyperbox_agent.store.ops import Ops, remove_tree
 from hyperbox_agent.store.record import stamp
@@ -44,7 +45,7 @@ def sort_out(trash: str, moves: Sequence[Move], changes: Iterable[Change],
     ``stamps`` are those of the old entries; where they are not known any more (after a crash) every
     file is read. Raises OSError.
     """
-    by_path = {change.path: change for change in changes}
+    by_path = _by_path(changes, moves)
     known: list[tuple[bytes, str]] = []
     foreign: list[tuple[str, str]] = []
     for path, where in _files(trash, moves):
@@ -69,6 +70,21 @@ def put_away(left: Leftovers, trash: str, kept: str, store: BlobStore, ops: Ops)
         os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
         ops.rename(where, target)
     remove_tree(ops, trash)
+
+
+def _by_path(changes: Iterable[Change], moves: Iterable[Move]) -> dict[str, Change]:
+    """The changes by the path that the old entry had when it was taken out: after respelling."""
+    respelled = [(move.source, move.path) for move in moves if move.op is Op.RESPELL]
+    out = {change.path: change for change in changes}
+    for change in list(out.values()) if respelled else ():
+        path = change.path
+        for source, now in respelled:
+            if path == source or path.startswith(source + "/"):
+                path = now + path[len(source) :]
+        if path != change.path and change.old is not None:
+            twin = out.get(path)
+            out[path] = Change(path, change.old, twin.new if twin else None)
+    return out
 
 
 def _files(trash: str, moves: Sequence[Move]) -> Iterable[tuple[str, str]]:

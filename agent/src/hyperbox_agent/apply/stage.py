@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,12 +17,13 @@ from hyperbox_agent.apply.folders import Folders
 from hyperbox_agent.apply.moves import EXECUTABLE_MODE, FILE_MODE, FOLDER_MODE, Move
 from hyperbox_agent.core.entries import Change, Entry, Kind
 from hyperbox_agent.core.plan import Op
-from hyperbox_agent.errors import MissingBlobsError, StoreError
+from hyperbox_agent.errors import ApplyError, MissingBlobsError, StoreError
 from hyperbox_agent.store.ops import Ops, remove_tree, write_all
 from hyperbox_agent.store.record import Record, stamp
 from hyperbox_agent.store.space import check_room, typed
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP}
 _BLOCK = 4096
 _RECORD = 256
 """The record's share of one change, generously."""
@@ -155,13 +157,24 @@ class Stager:
                 parent, name = self._folders.parent(place)
                 self._ops.mkdir(name, FOLDER_MODE, dir_fd=parent)
             for place, entry in links:
-                parent, name = self._folders.parent(place)
-                self._ops.symlink(entry.target, name, dir_fd=parent)
-                self.stamps[entry.path] = stamp(
-                    os.stat(name, dir_fd=parent, follow_symlinks=False))
+                self._link(self._folders, place, entry)
+        except ApplyError:
+            self.abandon()
+            raise
         except OSError as error:
             self.abandon()
             raise typed(error, os.path.dirname(self._stage), "staging") from error
+
+    def _link(self, folders: Folders, place: str, entry: Entry) -> None:
+        parent, name = folders.parent(place)
+        try:
+            self._ops.symlink(entry.target, name, dir_fd=parent)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            raise ApplyError(f"the link {entry.path!r} can't be made: the target's file system "
+                             "has none", file=entry.path, hint="ignore it") from error
+        self.stamps[entry.path] = stamp(os.stat(name, dir_fd=parent, follow_symlinks=False))
 
     def _sort_out(self) -> tuple[int, list[tuple[str, Entry]], list[str]]:
         """Which links and folders are staged, and where; the files' bytes; fills their slots."""

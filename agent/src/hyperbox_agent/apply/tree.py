@@ -24,10 +24,10 @@ from hyperbox_agent.apply.home import Marker, TreeState
 from hyperbox_agent.apply.journal import Journal, backward, forward, leads_back, moves_of
 from hyperbox_agent.apply.leftovers import Kept, Leftovers, put_away, sort_out
 from hyperbox_agent.apply.moves import Move, moves_for, undo_moves
-from hyperbox_agent.apply.probe import folding_of
+from hyperbox_agent.apply.probe import traits_of
 from hyperbox_agent.apply.stage import Staged, Stager
 from hyperbox_agent.core.entries import Change, Entry, Kind
-from hyperbox_agent.core.plan import Folding, diff, order, validate
+from hyperbox_agent.core.plan import diff, order, validate
 from hyperbox_agent.errors import ApplyError, MissingBlobsError, StoreError
 from hyperbox_agent.store import pruning
 from hyperbox_agent.store.blobs import BlobStore
@@ -117,7 +117,7 @@ class Tree:
             self._history = History(self.home, self._ops)
             for name in ("stage", "trash"):
                 os.makedirs(os.path.join(self.home, name), mode=0o700, exist_ok=True)
-            self.folding: Folding = folding_of(self.root, self.home, self._ops)
+            self.traits = traits_of(self.root, self.home, self._ops)
         except OSError as error:
             self.close()
             raise typed(error, self.home, "opening the home") from error
@@ -182,8 +182,12 @@ class Tree:
     def damage(self) -> tuple[Damage, ...]:
         """What the program changed or removed of what was put there. The next batch mends it."""
         self._need_ready()
-        with self._root_folders() as root:
-            found, touched = find_damage(root, self._history.manifest, self._history.stamps)
+        try:
+            with self._root_folders() as root:
+                found, touched = find_damage(root, self._history.manifest, self._history.stamps,
+                                             modes=self.traits.modes)
+        except OSError as error:
+            raise typed(error, self.root, "looking through the tree") from error
         self._history.restamp(touched)
         self._damaged = {item.path: item.now for item in found}
         return found
@@ -229,9 +233,9 @@ class Tree:
 
     def _begin(self, number: int, changes: Sequence[Change]) -> Stager:
         batch = self._relative(changes)
-        validate(batch, self._history.manifest, folding=self.folding)
+        validate(batch, self._history.manifest, folding=self.traits.folding)
         self._seq = seq = max(self._seq, self._history.seq) + 1
-        steps = order([self._repaired(change) for change in batch], folding=self.folding)
+        steps = order([self._repaired(change) for change in batch], folding=self.traits.folding)
         moves = moves_for(steps, f"stage/{seq}", f"trash/{seq}")
         present = self._present()
         base, before = self._history.seq, self._history.number
@@ -334,7 +338,8 @@ class Tree:
         trash = f"trash/{record.seq}"
         with self._root_folders() as root:
             os.makedirs(os.path.join(self.home, trash), mode=0o700, exist_ok=True)
-            carrier = Carrier(root, self.home, trash, self._ops, self._umask)
+            carrier = Carrier(root, self.home, trash, self._ops,
+                              self._umask if self.traits.modes else None)
             carrier.keep_replaced(moves)
             with freeze():
                 begun = time.perf_counter()
@@ -454,7 +459,8 @@ class Tree:
         with self._root_folders() as root:
             trash = f"trash/{record.seq}"
             os.makedirs(os.path.join(self.home, trash), mode=0o700, exist_ok=True)
-            carrier = Carrier(root, self.home, trash, self._ops, self._umask)
+            carrier = Carrier(root, self.home, trash, self._ops,
+                              self._umask if self.traits.modes else None)
             carrier.carry(moves)
         self._journal.end(record)
         return Outcome.BACK if leads_back(record) else Outcome.FORWARD
@@ -508,7 +514,7 @@ class Tree:
         """
         try:
             folders = Folders(self.root)
-        except OSError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise ApplyError(f"the tree {self.root} is gone: {error.strerror}",
                              file=self.root) from error
         if not self._is_ours(os.fstat(folders.root)):
