@@ -406,6 +406,22 @@ async def _all(channel: Channel) -> AsyncIterator[bytes]:
         yield data
 
 
+async def test_both_streams_of_a_channel_may_be_written_at_once(links: Any) -> None:
+    size = 500_000
+
+    async def noisy(body: Mapping[str, Any], channel: Channel) -> None:
+        await asyncio.gather(channel.send(b"o" * size), channel.send(b"e" * size, side=True))
+
+    session, _ = await links(prepare=lambda agent: agent.handle_channel("noisy", noisy),
+                             limits=Limits(window=10_000))
+    channel, _ = await session.open("noisy", timeout=5)
+    got = {False: 0, True: 0}
+    while (item := await asyncio.wait_for(channel.receive(), 5)) is not None:
+        assert isinstance(item, Data)
+        got[item.side] += len(item.data)
+    assert got == {False: size, True: size}
+
+
 async def test_what_was_written_before_the_result_is_still_read(links: Any) -> None:
     async def burst(body: Mapping[str, Any], channel: Channel) -> Mapping[str, Any]:
         for number in range(50):

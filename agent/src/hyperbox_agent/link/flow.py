@@ -44,7 +44,7 @@ class Outlet:
         self._credit = window
         self._total = 0
         self._stopped: AgentError | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiters: list[asyncio.Future[None]] = []
         self.ended = False
 
     def grant(self, count: int) -> None:
@@ -90,11 +90,10 @@ class Outlet:
     async def _allowance(self, wanted: int) -> int:
         self._check()
         while self._credit <= 0:
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+            # Several may wait: a command's output and its errors share the credit of a channel.
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
             self._check()
         return min(wanted, self._credit)
 
@@ -103,8 +102,10 @@ class Outlet:
             raise again(self._stopped)
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
 
 class Inlet:
