@@ -147,7 +147,7 @@ async def test_ignored_folders_have_no_watch_and_cost_nothing(tmp_path: Path) ->
         before = time.process_time()
         await quiet(w)
         assert w.history[seen:] == []
-        assert time.process_time() - before < 0.01
+        assert time.process_time() - before < 0.1
 
 
 async def test_folders_beyond_the_limit_are_polled_and_the_limit_is_said(tmp_path: Path) -> None:

@@ -279,11 +279,14 @@ def test_same_size_and_same_times_do_not_hide_an_edit(tmp_path: Path) -> None:
     assert again.read(again.manifest["a"]) == b"two"
 
 
-def test_what_was_written_just_before_the_scan_is_read_again_by_the_next(tmp_path: Path) -> None:
+def test_what_was_written_just_before_the_scan_is_read_again_by_the_next(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "p"
     put(root, "old", "o")
     age(root)
     put(root, "young", "y")
+    written = (root / "young").stat().st_ctime_ns
+    monkeypatch.setattr("hyperbox_agent.watch.scan.time.time_ns", lambda: written + 1_000_000)
     tree = cached(root)
     tree.load()
     tree.save_cache()
