@@ -104,7 +104,7 @@ class Program:
         made = Supervisor(app, pack, found or Detection("none", Command(argv), "a test", 1.0),
                           self.view, str(self.home),
                           clock=clock or SystemClock(), sink=self.events.append,
-                          environ={"PATH": os.environ["PATH"],
+                          environ={"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1",
                                    **{key: value for key, value in os.environ.items()
                                       if key.startswith("PYTEST_RUN")}})
         self.supervisors.append(made)

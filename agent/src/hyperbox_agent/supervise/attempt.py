@@ -10,7 +10,7 @@ from hyperbox_agent.core.generation import Failure
 from hyperbox_agent.errors import ProgramError
 from hyperbox_agent.supervise import procfs
 from hyperbox_agent.supervise.config import AppConfig
-from hyperbox_agent.supervise.health import Rules, Verdict, check
+from hyperbox_agent.supervise.health import Rules, Verdict, check, says_in_use
 from hyperbox_agent.supervise.instance import Instance
 from hyperbox_agent.supervise.limits import first_of
 from hyperbox_agent.supervise.starter import Starter
@@ -90,15 +90,27 @@ class Attempts:
 
     async def _check_cold(self, attempt: Attempt, number: int, root: str,
                           baseline: int | None) -> Attempt:
+        await self._start_cold(attempt, number, root, baseline)
+        failure, lost = attempt.verdict.failure, attempt.instance
+        if failure is not None and lost is not None and lost.was_given_port and says_in_use(
+                lost.last_errors()):
+            # Somebody else was quicker to bind the private port that it was given.
+            self._dispose(lost)
+            attempt.verdict = Verdict()
+            await self._start_cold(attempt, number, root, baseline)
+        return attempt
+
+    async def _start_cold(self, attempt: Attempt, number: int, root: str,
+                          baseline: int | None) -> None:
         began = self._clock.now()
         attempt.rung = max(attempt.rung, Rung.COLD)
         try:
             attempt.instance = self._starter.cold(self._next(), number, root)
         except ProgramError as error:
-            return self._not_started(attempt, error)
+            self._not_started(attempt, error)
+            return
         self._started(attempt.instance)
         await self._check(attempt, attempt.instance, began, baseline)
-        return attempt
 
     async def _check(self, attempt: Attempt, instance: Instance, began: float,
                      baseline: int | None) -> None:

@@ -154,8 +154,13 @@ def _failure(message: str, subject: Subject, *, seen_only: bool = False) -> Fail
                    hint=_hint(lines))
 
 
+def says_in_use(lines: Sequence[str]) -> bool:
+    """Whether a program complains that an address is taken."""
+    return any("ddress already in use" in line or "EADDRINUSE" in line for line in lines)
+
+
 def _hint(lines: Sequence[str]) -> str | None:
-    if any("ddress already in use" in line or "EADDRINUSE" in line for line in lines):
+    if says_in_use(lines):
         return ("HyperBox holds the program's port: let the program listen on $PORT, "
                 "or write {port} in [app] command")
     return None

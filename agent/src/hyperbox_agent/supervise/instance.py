@@ -64,6 +64,8 @@ class Instance:
         self.born_ticks = procfs.ticks_now()
         """When it began to be this version; a forked process may be older."""
         self.learned = Learned()
+        self.was_given_port = False
+        """Its private port was chosen by us, not mapped by its shim."""
         self.backend: asyncio.Future[Address] = loop.create_future()
         self.ready_line: asyncio.Future[str] = loop.create_future()
         self._stdin = pipes.stdin

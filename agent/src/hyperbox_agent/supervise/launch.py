@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import socket
 from collections.abc import Mapping
@@ -159,7 +160,36 @@ def working_dir(config: AppConfig, found: Detection, root: str) -> str:
 
 
 def free_port() -> int:
-    """A loopback port that nobody has now. A later bind may still lose it to somebody else."""
+    """A loopback port that nobody has now, for a program that is going to bind it.
+
+    Not one of those that the kernel hands out by itself: any connection of anybody could get it
+    before the program does, and a probe of ours could even connect to itself.
+    """
+    low, high = _ephemeral_ports()
+    candidates = range(max(low - 16_000, 1024), low) if low > 6_000 else range(high + 1, 65_536)
+    for _ in range(200 if len(candidates) > 100 else 0):
+        port = random.choice(candidates)  # noqa: S311 - nothing secret about it
+        if _can_bind(port):
+            return port
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _ephemeral_ports() -> tuple[int, int]:
+    try:
+        with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
+            low, high = file.read().split()
+            return int(low), int(high)
+    except (OSError, ValueError):
+        return 32_768, 60_999
+
+
+def _can_bind(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True

@@ -73,6 +73,7 @@ class Starter:
                                   ends.ours, here.control)
         if plan.backend is not None:
             instance.backend.set_result(plan.backend)
+            instance.was_given_port = True
         return instance
 
     def warm(self, serial: int, number: int, root: str, spare: Spare) -> Instance | None:
