@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import textwrap
@@ -380,3 +381,28 @@ def test_every_operation_of_the_holder_is_named() -> None:
     found = {name[4:] for name in dir(Control) if name.startswith("_op_")}
     assert found == {"hello", "listen", "switch", "drain", "hold", "release", "keep", "forget",
                      "fetch", "stats", "close"}
+
+
+async def test_a_holder_that_hangs_is_replaced(run_dir, tools) -> None:
+    port = await Port.open("127.0.0.1", 0, run_dir, clock=SystemClock(), timeout=0.5)
+    try:
+        await port.switch(1, (await tools.backend("a")).address)
+        first = port.holder_pid
+        os.kill(first, signal.SIGSTOP)
+        assert (await port.stats()).live == 1
+        assert port.holder_pid != first
+        assert (await tools.ask(await tools.connect(port))).startswith(b"a")
+    finally:
+        await port.close()
+
+
+def test_only_the_owner_reaches_the_holder(run_dir) -> None:
+    async def modes() -> list[int]:
+        port = await Port.open("127.0.0.1", 0, run_dir, clock=SystemClock())
+        try:
+            return [stat.S_IMODE(Path(run_dir, name).stat().st_mode)
+                    for name in ("port.sock", "peers")]
+        finally:
+            await port.close()
+
+    assert asyncio.run(modes()) == [0o600, 0o600]

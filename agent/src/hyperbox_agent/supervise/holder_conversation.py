@@ -17,24 +17,21 @@ from typing import TYPE_CHECKING
 from hyperbox_agent.core.http1 import RequestTracker, ResponseTracker
 from hyperbox_agent.supervise.holder_connect import Connected, open_connection
 from hyperbox_agent.supervise.holder_end import End
-from hyperbox_agent.supervise.holder_instances import STREAM_AFTER, Instance
+from hyperbox_agent.supervise.holder_instances import Instance
+from hyperbox_agent.supervise.holder_limits import (
+    INBOX_LIMIT,
+    LINE_TIME,
+    LINGER,
+    READ,
+    REPLAY_LIMIT,
+    STREAM_AFTER,
+)
 from hyperbox_agent.supervise.holder_loop import GONE, IN, OUT
 from hyperbox_agent.supervise.holder_refusal import refusal
 
 if TYPE_CHECKING:
     from hyperbox_agent.supervise.holder_loop import Timer
     from hyperbox_agent.supervise.holder_relay import Relay
-
-READ = 64 * 1024
-INBOX_LIMIT = 64 * 1024
-"""What is read ahead of a client whose message waits or whose last message is not answered yet."""
-REPLAY_LIMIT = 64 * 1024
-"""A request up to this size can be sent again where the instance never read it."""
-LINE_TIME = 1.0
-"""How long (s) a request line may stay without its end before the bytes pass as opaque."""
-LINGER = 2.0
-"""How long (s) a client that is still sending is read after the last byte to it; closing at once
-would reset the connection and could destroy the answer on its way."""
 
 # States. Plain numbers: they are compared on every event.
 HEAD, WAITING, CONNECTING, TALKING, OPAQUE, CLOSING, CLOSED = range(7)

@@ -9,8 +9,6 @@ if TYPE_CHECKING:
     from hyperbox_agent.supervise.holder_conversation import Conversation
     from hyperbox_agent.supervise.holder_loop import Loop, Timer
 
-STREAM_AFTER = 1.0
-"""An exchange in flight for longer (s) counts as a stream: nothing waits for its end."""
 _RATE_SECONDS = 10
 
 

@@ -14,28 +14,21 @@ from typing import Any
 
 from hyperbox_agent.supervise.holder_connect import Connected
 from hyperbox_agent.supervise.holder_conversation import HEAD, WAITING, Conversation
-from hyperbox_agent.supervise.holder_instances import STREAM_AFTER, Drain, Instance, Rate
+from hyperbox_agent.supervise.holder_instances import Drain, Instance, Rate
+from hyperbox_agent.supervise.holder_limits import (
+    ACCEPTS,
+    BUFFER_LIMIT,
+    DRAINS,
+    PATIENCE,
+    PATIENCE_LIMIT,
+    REFUSED_FOR,
+    REMEMBERED,
+    RETRY,
+    SPENT_PAUSE,
+    STREAM_AFTER,
+)
 from hyperbox_agent.supervise.holder_loop import IN, Loop, Timer
 from hyperbox_agent.supervise.peers import PeersTable
-
-ACCEPTS = 64
-"""Connections taken in one turn, so that a flood of them does not hold up the others."""
-BUFFER_LIMIT = 64 * 1024 * 1024
-"""Bytes of waiting messages; above it, clients are not read (the kernel keeps their bytes)."""
-REFUSED_FOR = 1.0
-"""An instance that refuses connections for longer (s) is given up: requests get a 502."""
-RETRY = 0.005
-PATIENCE = 0.001
-PATIENCE_LIMIT = 0.016
-"""How long (s) a handshake may stay open, doubled with every few attempts. Where the instance's
-queue is full the kernel drops the SYN and repeats it after a whole second; asking anew costs one
-ms. Only one handshake is open at a time: of several, all may be answered although the queue has
-room for one, and the others then hang until the kernel repeats their first bytes (200 ms)."""
-SPENT_PAUSE = 0.05
-"""Out of descriptors: asking again at once would spin."""
-DRAINS = 2
-REMEMBERED = 16
-"""Numbers whose counts are kept."""
 
 Address = tuple[str, int, int]
 
