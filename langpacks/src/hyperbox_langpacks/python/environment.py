@@ -57,6 +57,26 @@ def find_environment(view: ProjectView, environ: Mapping[str, str]) -> Environme
     return _from_path(view, environ, manager)
 
 
+def environment_of(view: ProjectView, program: str) -> Environment | None:
+    """The environment that a program given by its path stands in; None: it is in none.
+
+    ``/x/bin/python3`` and ``/x/bin/uvicorn`` both say that the program runs in ``/x``, whatever
+    else the project has.
+    """
+    if "/" not in program:
+        return None
+    path = os.path.join(view.root, program)
+    prefix = os.path.dirname(os.path.dirname(path))
+    name = os.path.basename(path)
+    own = path if name.startswith("python") and view.exists(path) else None
+    interpreter = own or _interpreter_in(view, prefix)
+    if interpreter is None or os.path.dirname(interpreter) != os.path.dirname(path):
+        return None
+    is_own = view.exists(os.path.join(prefix, "pyvenv.cfg"))
+    return Environment(interpreter, prefix, find_manager(view), f"{program}, as the command says",
+                       is_own, installed(view, prefix))
+
+
 def find_manager(view: ProjectView) -> str | None:
     """uv, poetry, pipenv, conda or pip: what is named by the project's files."""
     if view.exists("uv.lock"):

@@ -26,7 +26,7 @@ from hyperbox_langpacks.python.commands import (
     unwrap_runner,
     without_reloader,
 )
-from hyperbox_langpacks.python.environment import Environment, find_environment
+from hyperbox_langpacks.python.environment import Environment, environment_of, find_environment
 from hyperbox_langpacks.python.files import shim_folder
 from hyperbox_langpacks.python.frameworks import choose_start
 from hyperbox_langpacks.python.install import plan_install
@@ -64,7 +64,8 @@ class PythonPack:
         """The user's command with what can be known about it. Raises PackError: not Python's."""
         unwrapped, runner = unwrap_runner(command.argv)
         parsed = parse_command(unwrapped)
-        environment = find_environment(view, {**environ, **command.env})
+        environment = (environment_of(view, parsed.argv[0] if parsed.argv else "")
+                       or find_environment(view, {**environ, **command.env}))
         _check_ours(view, environ, environment, parsed)
         notes: tuple[str, ...] = ()
         if runner is not None and environment.is_own:
