@@ -208,23 +208,25 @@ class DyingOps(WatchedOps):
 
 # --------------------------------------------------------------------------------- random trees
 
-_NAMES = st.sampled_from(["a", "b", "c.py", "d é", "new\nline"])
-_DATA = st.sampled_from([b"", b"1", b"22", b"x" * 5000])
-_LEAVES = st.one_of(_DATA, _DATA, _DATA.map(Exe), _NAMES.map(Link), st.none())
+_NAMES = ("a", "b", "c.py", "d é", "new\nline")
+_PATHS = [*_NAMES, *(f"{one}/{two}" for one in _NAMES for two in _NAMES),
+          *(f"{one}/{two}/{three}" for one in "ab" for two in "ab" for three in _NAMES)]
+_DATA = [b"", b"1", b"22", b"x" * 5000]
+_LEAVES: list[bytes | Exe | Link | None] = [
+    *_DATA, *_DATA, Exe(b"1"), Exe(b"22"), Link("a"), Link("c.py"), None]
 
 
-def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+def _possible(files: dict[str, Any]) -> dict[str, Any]:
+    """Without what would lie below a file or a link."""
     out: dict[str, Any] = {}
-    for name, what in tree.items():
-        if isinstance(what, dict) and what:
-            out.update(_flat(what, f"{above}{name}/"))
-        else:
-            out[above + name] = None if isinstance(what, dict) else what
+    for path in sorted(files):
+        parents = [path[:at] for at, letter in enumerate(path) if letter == "/"]
+        if all(out.get(parent) is None for parent in parents):
+            out[path] = files[path]
     return out
 
 
-def trees(max_leaves: int = 12) -> st.SearchStrategy[dict[str, Any]]:
+def trees(most: int = 12) -> st.SearchStrategy[dict[str, Any]]:
     """Random small trees: few names and contents, so that two of them have much in common."""
-    nodes = st.recursive(_LEAVES, lambda inner: st.dictionaries(_NAMES, inner, max_size=4),
-                         max_leaves=max_leaves)
-    return st.dictionaries(_NAMES, nodes, max_size=5).map(_flat)
+    return st.dictionaries(st.sampled_from(_PATHS), st.sampled_from(_LEAVES),
+                           max_size=most).map(_possible)

@@ -77,7 +77,7 @@ AFTER: Files = {**{f"pkg{n % 5}/m{n}.py": b"2" for n in range(50)}, "run": Exe(b
                 "link": Link("fresh.py")}
 
 
-def test_fifty_edits_are_fifty_final_renames(tmp_path: Path) -> None:
+def test_b05_fifty_edits_are_fifty_final_renames(tmp_path: Path) -> None:
     with Tree(str(tmp_path / "T"), session="s") as tree:
         tree.recover()
         tree.commit(bring(tree, 1, BEFORE))
@@ -95,7 +95,7 @@ def test_fifty_edits_are_fifty_final_renames(tmp_path: Path) -> None:
             assert names <= set(manifest_of(AFTER)) | set(manifest_of(BEFORE))
 
 
-def test_nothing_is_seen_while_staging_and_opening(tmp_path: Path) -> None:
+def test_b05_nothing_is_seen_while_staging_and_opening(tmp_path: Path) -> None:
     with Tree(str(tmp_path / "T"), session="s") as tree:
         tree.recover()
         tree.commit(bring(tree, 1, BEFORE))
@@ -109,7 +109,7 @@ def test_nothing_is_seen_while_staging_and_opening(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("root", "mount")
-def test_a_tree_on_another_filesystem_has_its_home_beside_it(tmp_path: Path) -> None:
+def test_b05_a_tree_on_another_filesystem_has_its_home_beside_it(tmp_path: Path) -> None:
     with tmpfs(tmp_path / "mnt", "size=16m") as mounted:
         root = os.path.join(mounted, "T")
         with Tree(root, session="s") as tree:

@@ -338,7 +338,7 @@ def test_generations_are_pruned_by_size(tmp_path: Path) -> None:
 
 
 def test_recover_must_come_first(tmp_path: Path) -> None:
-    with Tree(str(tmp_path / "T")) as tree, pytest.raises(ApplyError, match="not recovered"):
+    with Tree(str(tmp_path / "T")) as tree, pytest.raises(ApplyError, match="recovered first"):
         tree.begin(1, [])
 
 

@@ -217,7 +217,7 @@ def test_a_folder_that_is_swapped_for_a_link_again_and_again_lets_nothing_out(
     thread = threading.Thread(target=swap)
     thread.start()
     try:
-        for number in range(2, 40):
+        for number in range(2, 25):
             files = {**FILES, **{f"pkg/n{index}.py": b"%d" % number for index in range(10)}}
             try:
                 tree.commit(bring(tree, number, files))

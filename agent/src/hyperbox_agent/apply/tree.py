@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from enum import Enum
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from hyperbox_agent.apply import home as homes
-from hyperbox_agent.apply.carrier import Carrier
+from hyperbox_agent.apply.batches import Applied, Batches, Freeze, Outcome
 from hyperbox_agent.apply.contents import Contents
 from hyperbox_agent.apply.damage import Damage, find_damage
 from hyperbox_agent.apply.folders import Folders
 from hyperbox_agent.apply.home import Marker, TreeState
-from hyperbox_agent.apply.journal import Journal, backward, forward, leads_back, moves_of
-from hyperbox_agent.apply.leftovers import Kept, Leftovers, put_away, sort_out
-from hyperbox_agent.apply.moves import Move, moves_for, undo_moves
+from hyperbox_agent.apply.journal import forward
+from hyperbox_agent.apply.moves import Move, moves_for
+from hyperbox_agent.apply.places import Places
 from hyperbox_agent.apply.probe import traits_of
 from hyperbox_agent.apply.stage import Staged, Stager
 from hyperbox_agent.core.entries import Change, Entry, Kind
@@ -34,43 +30,11 @@ from hyperbox_agent.store.blobs import BlobStore
 from hyperbox_agent.store.collector import collector_paused
 from hyperbox_agent.store.history import History
 from hyperbox_agent.store.ops import Ops, remove_tree
-from hyperbox_agent.store.record import Record
 from hyperbox_agent.store.space import typed
 
-_SPARE = 5000
-"""Contents of undone and superseded batches that survive the next pruning: they often come back."""
+__all__ = ["Applied", "Blobs", "Freeze", "Outcome", "Recovered", "Tree"]
 
-Freeze = Callable[[], AbstractContextManager[object]]
 Blobs = Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes | Iterable[bytes]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """A batch that the tree holds now; it can be undone until it is committed."""
-
-    seq: int
-    number: int
-    before: int
-    """The generation that the tree held."""
-    ms: float
-    """How long the program was frozen for it, without freezing and thawing."""
-    renames: int
-    kept: tuple[Kept, ...] = ()
-    """What the program had written where the batch wrote or removed."""
-    left: tuple[str, ...] = ()
-    """Paths that should have gone and stay, since something that is not ours is there."""
-
-
-class Outcome(str, Enum):
-    """What recovery had to do."""
-
-    NOTHING = "nothing"
-    FORWARD = "forward"
-    """A batch had been begun and was finished: the tree is all-new."""
-    BACK = "back"
-    """An undoing had been begun and was finished: the tree is all-old."""
-    LOST = "lost"
-    """The home was damaged: nothing is known of the tree, a full push mends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +45,6 @@ class Recovered:
     number: int
     """The generation that the tree holds; 0: none that is known."""
     state: TreeState
-
-
-@dataclass(slots=True)
-class _Open:
-    """The newest batch while it can be undone."""
-
-    record: Record
-    moves: tuple[Move, ...]
-    leftovers: Leftovers
-    stamps: dict[str, int] = field(default_factory=dict)
 
 
 class Tree:
@@ -111,12 +65,11 @@ class Tree:
         self._ops = ops or Ops()
         homes.prepare(self.root, self.home)
         self._lock = homes.lock(self.home)
-        self._umask = homes.current_umask() if umask is None else umask
+        self._places = Places(self.home)
         try:
+            self._places.make()
             self.store = BlobStore(os.path.join(self.home, "store"), self._ops)
             self._history = History(self.home, self._ops)
-            for name in ("stage", "trash"):
-                os.makedirs(os.path.join(self.home, name), mode=0o700, exist_ok=True)
             self.traits = traits_of(self.root, self.home, self._ops)
         except OSError as error:
             self.close()
@@ -124,14 +77,15 @@ class Tree:
         except BaseException:
             self.close()
             raise
-        self._journal = Journal(self.home, self._history, self._ops)
+        if umask is None:
+            umask = homes.current_umask()
+        self._batches = Batches(self._places, self._root_folders, store=self.store,
+                                history=self._history, ops=self._ops,
+                                umask=umask if self.traits.modes else None)
         self._contents = Contents(self.store, self.root)
         self._damaged: dict[str, Entry | None] = {}
-        self._open: _Open | None = None
-        self._spare: deque[bytes] = deque(maxlen=_SPARE)
-        self._ready = False
-        self._seq = 0
         self._marker = Marker.load(self.home)
+        self._seq = 0
 
     def close(self) -> None:
         """Let another agent have the home."""
@@ -226,32 +180,33 @@ class Tree:
         Raises ApplyError for a batch that is refused, NoSpaceError when it does not fit.
         """
         self._need_ready()
-        if self._open is not None:
-            self._commit(self._open)
+        if self._batches.commit():
+            self.prune()
         with collector_paused():
-            return self._begin(number, changes)
+            batch = self._relative(changes)
+            validate(batch, self._history.manifest, folding=self.traits.folding)
+            steps = order([self._repaired(change) for change in batch],
+                          folding=self.traits.folding)
+            self._seq = seq = max(self._seq, self._history.seq) + 1
+            return self._stager(seq, number, batch,
+                                moves_for(steps, f"stage/{seq}", f"trash/{seq}"))
 
-    def _begin(self, number: int, changes: Sequence[Change]) -> Stager:
-        batch = self._relative(changes)
-        validate(batch, self._history.manifest, folding=self.traits.folding)
-        self._seq = seq = max(self._seq, self._history.seq) + 1
-        steps = order([self._repaired(change) for change in batch], folding=self.traits.folding)
-        moves = moves_for(steps, f"stage/{seq}", f"trash/{seq}")
+    def _stager(self, seq: int, number: int, batch: tuple[Change, ...], moves: tuple[Move, ...]
+                ) -> Stager:
         present = self._present()
         base, before = self._history.seq, self._history.number
 
         def seal(stager: Stager) -> Staged:
             record = forward(seq, number, before, batch, stager.stamps, moves)
             try:
-                self._history.write(record, self._staged_record(seq))
+                self._history.write(record, self._places.staged_record(seq))
             except OSError as error:
                 stager.abandon()
                 raise typed(error, self.home, "staging") from error
             return Staged(seq, number, base, batch, moves, record, stager.places, stager.bytes)
 
-        return Stager(os.path.join(self.home, "stage", str(seq)), batch, moves, ops=self._ops,
-                      local=lambda digest: self._contents.pieces(digest, present),
-                      seal=seal)
+        return Stager(self._places.stage(seq), batch, moves, ops=self._ops, seal=seal,
+                      local=lambda digest: self._contents.pieces(digest, present))
 
     def stage(self, number: int, changes: Sequence[Change], blobs: Blobs) -> Staged:
         """``begin``, ``add`` each of ``blobs``, ``finish``.
@@ -267,13 +222,15 @@ class Tree:
 
     def discard(self, staged: Staged) -> None:
         """The batch was superseded. What was sent for it stays in the store for a while."""
-        for change in staged.changes:
-            place = staged.file(change.path)
-            if place and change.new is not None and change.new.kind is Kind.FILE:
-                with contextlib.suppress(FileNotFoundError):
+        try:
+            for change in staged.changes:
+                place = staged.file(change.path)
+                if place and change.new is not None and change.new.kind is Kind.FILE:
                     self.store.adopt(change.new.digest, place)
-                    self._spare.append(change.new.digest)
-        remove_tree(self._ops, os.path.join(self.home, "stage", str(staged.seq)))
+                    self._batches.spare.append(change.new.digest)
+            remove_tree(self._ops, self._places.stage(staged.seq))
+        except OSError as error:
+            raise typed(error, self.home, "discarding a batch") from error
 
     # -- applying -------------------------------------------------------------------------------
 
@@ -285,22 +242,12 @@ class Tree:
         self._need_ready()
         if staged.base != self._history.seq:
             raise ApplyError(f"generation {staged.number} was staged against another version")
-        record = staged.record
-        try:
-            ms, carrier = self._carry(record, staged.moves, self._staged_record(staged.seq), freeze)
-            self._mark()
-        except OSError as error:
-            if self._ready and not self._journal.is_open():
-                self._put_away_undone(_Open(record, staged.moves, Leftovers((), ())))
-            raise typed(error, self.root, f"applying generation {staged.number}") from error
-        self._contents.moved(record.changes)
-        for change in record.changes:
+        self._mark()
+        applied = self._batches.apply(staged, freeze)
+        self._contents.moved(staged.changes)
+        for change in staged.changes:
             self._damaged.pop(change.path, None)
-        stamps = dict(self._history.replaced)
-        left = sort_out(self._trash(staged.seq), staged.moves, record.changes, stamps)
-        self._open = _Open(record, staged.moves, left, stamps)
-        return Applied(staged.seq, staged.number, record.before, ms, carrier.renames,
-                       self._kept(staged.seq, left), tuple(carrier.left))
+        return applied
 
     def undo(self, applied: Applied, *, freeze: Freeze = contextlib.nullcontext) -> Applied:
         """Lead the tree back to what it was before ``applied``, which must not be committed.
@@ -308,84 +255,17 @@ class Tree:
         Raises ApplyError.
         """
         self._need_ready()
-        opened = self._open
-        if opened is None or opened.record.seq != applied.seq:
-            raise ApplyError(f"generation {applied.number} can't be undone any more: roll back")
-        moves = undo_moves(opened.moves, opened.record.changes, self._is_there)
-        back = backward(opened.record, moves)
-        prepared = self._journal.path + ".new"
-        try:
-            self._history.write(back, prepared)
-            ms, carrier = self._carry(back, moves, prepared, freeze)
-        except OSError as error:
-            raise typed(error, self.root, f"undoing generation {applied.number}") from error
-        self._open = None
+        undone = self._batches.undo(applied, freeze)
         self._contents.forget()
-        kept = self._put_away_undone(opened)
-        return Applied(applied.seq, self.number, applied.number, ms, carrier.renames, kept,
-                       tuple(carrier.left))
+        return undone
 
     def commit(self, applied: Applied) -> None:
         """``applied`` stays: what it replaced goes to the store, and older generations may go.
 
         Happens by itself before the next batch. Not urgent; it takes some 30 µs a file.
         """
-        if self._open is not None and self._open.record.seq == applied.seq:
-            self._commit(self._open)
-
-    def _carry(self, record: Record, moves: Sequence[Move], prepared: str, freeze: Freeze
-               ) -> tuple[float, Carrier]:
-        trash = f"trash/{record.seq}"
-        with self._root_folders() as root:
-            os.makedirs(os.path.join(self.home, trash), mode=0o700, exist_ok=True)
-            carrier = Carrier(root, self.home, trash, self._ops,
-                              self._umask if self.traits.modes else None)
-            carrier.keep_replaced(moves)
-            with freeze():
-                begun = time.perf_counter()
-                self._journal.begin(prepared)
-                try:
-                    carrier.carry(moves)
-                except OSError:
-                    self._turn_back(record, moves, carrier)
-                    raise
-                ms = (time.perf_counter() - begun) * 1000
-        self._ready = False  # The tree has moved: from here on an error needs recovery.
-        self._journal.end(record)
-        self._ready = True
-        return ms, carrier
-
-    def _turn_back(self, record: Record, moves: Sequence[Move], carrier: Carrier) -> None:
-        """A move failed: lead back what was done, while the program is still frozen.
-
-        When that fails too, the journal stays and ``recover`` finishes the batch.
-        """
-        self._ready = False
-        if not leads_back(record):
-            carrier.carry(undo_moves(moves, record.changes, self._is_there))
-            self._journal.remove()
-            self._ready = True
-
-    def _commit(self, opened: _Open) -> None:
-        seq = opened.record.seq
-        try:
-            put_away(opened.leftovers, self._trash(seq), self._kept_folder(seq), self.store,
-                     self._ops)
-            remove_tree(self._ops, os.path.join(self.home, "stage", str(seq)))
-        except OSError as error:
-            raise typed(error, self.home, "committing") from error
-        self._open = None
-        self.prune()
-
-    def _put_away_undone(self, opened: _Open) -> tuple[Kept, ...]:
-        seq, record = opened.record.seq, opened.record
-        stage = os.path.join(self.home, "stage", str(seq))
-        undone = sort_out(stage, opened.moves, backward(record, ()).changes, record.stamps)
-        rest = sort_out(self._trash(seq), opened.moves, record.changes, opened.stamps)
-        for left, folder in ((undone, stage), (rest, self._trash(seq))):
-            put_away(left, folder, self._kept_folder(seq), self.store, self._ops)
-            self._spare.extend(digest for digest, _ in left.known if digest)
-        return self._kept(seq, undone) + self._kept(seq, rest)
+        if self._batches.commit(applied.seq):
+            self.prune()
 
     # -- going back and pruning -----------------------------------------------------------------
 
@@ -407,7 +287,7 @@ class Tree:
         """Keep the last ``count`` generations at least, and contents of ``max_bytes`` at most."""
         try:
             oldest = pruning.forget_old(self._history, self.store, count=count,
-                                        max_bytes=max_bytes, keep=self._spare)
+                                        max_bytes=max_bytes, keep=self._batches.spare)
             if oldest is not None:
                 self._forget_kept(oldest)
             self._history.compact()
@@ -438,74 +318,30 @@ class Tree:
         return Recovered(outcome, self._history.number, state)
 
     def _recover(self) -> Outcome:
-        self._open, self._damaged = None, {}
+        self._damaged = {}
         self._contents.forget()
         try:
             self._history.load()
-            record = self._journal.load()
-            self._ready = True
-            if record is not None and not self._is_ours(os.stat(self.root)):
+            if self._batches.journal.is_open() and not self._is_ours(os.stat(self.root)):
                 raise StoreError("the tree was replaced inside a batch", file=self.root)
-            outcome = Outcome.NOTHING if record is None else self._go_on(record)
-            self._sweep()
+            return self._batches.recover()
         except StoreError:
-            self._ready = True
             self._forget_everything()
             return Outcome.LOST
-        return outcome
-
-    def _go_on(self, record: Record) -> Outcome:
-        moves = moves_of(record)
-        with self._root_folders() as root:
-            trash = f"trash/{record.seq}"
-            os.makedirs(os.path.join(self.home, trash), mode=0o700, exist_ok=True)
-            carrier = Carrier(root, self.home, trash, self._ops,
-                              self._umask if self.traits.modes else None)
-            carrier.carry(moves)
-        self._journal.end(record)
-        return Outcome.BACK if leads_back(record) else Outcome.FORWARD
-
-    def _sweep(self) -> None:
-        """What the dead one had staged goes; what it had taken out of the tree is put away."""
-        for name in os.listdir(os.path.join(self.home, "stage")):
-            remove_tree(self._ops, os.path.join(self.home, "stage", name))
-        for name in os.listdir(os.path.join(self.home, "trash")):
-            if name.isdigit():
-                self._sweep_trash(int(name))
-
-    def _sweep_trash(self, seq: int) -> None:
-        try:
-            record = self._history.record(seq)
-        except FileNotFoundError:
-            record = Record(seq, 0, 0, ())
-            self._remove_second_names(self._trash(seq))
-        left = sort_out(self._trash(seq), moves_of(record), record.changes, None)
-        put_away(left, self._trash(seq), self._kept_folder(seq), self.store, self._ops)
-
-    def _remove_second_names(self, trash: str) -> None:
-        """Of a batch that was never begun, or was undone: the tree has these files itself."""
-        for folder, _, names in os.walk(trash):
-            for name in names:
-                path = os.path.join(folder, name)
-                if os.lstat(path).st_nlink > 1:
-                    self._ops.unlink(path)
 
     def _forget_everything(self) -> None:
-        self._history.forget()
-        self._journal.remove()
-        self._contents.forget()
         self._marker = None
         with contextlib.suppress(FileNotFoundError):
             self._ops.unlink(os.path.join(self.home, "marker"))
-        for name in ("stage", "trash"):
-            remove_tree(self._ops, os.path.join(self.home, name))
-            self._ops.mkdir(os.path.join(self.home, name), 0o700)
+        self._history.forget()
+        self._batches.forget()
+        self._contents.forget()
 
     # -- within ---------------------------------------------------------------------------------
 
     def _need_ready(self) -> None:
-        if not self._ready:
-            raise ApplyError("the tree was not recovered yet")
+        if self._batches.broken:
+            raise ApplyError("the tree is to be recovered first")
 
     def _root_folders(self) -> Folders:
         """The tree's folders, refused when another root stands there than the one that was filled.
@@ -528,10 +364,14 @@ class Tree:
         return marker is None or (marker.device, marker.inode) == (facts.st_dev, facts.st_ino)
 
     def _mark(self) -> None:
+        """Whose tree it is; ahead of the first batch, since after it nothing may fail any more."""
         if self._marker is None:
-            facts = os.stat(self.root)
-            marker = Marker(self.session, facts.st_dev, facts.st_ino)
-            marker.save(self.home, self._ops)
+            try:
+                facts = os.stat(self.root)
+                marker = Marker(self.session, facts.st_dev, facts.st_ino)
+                marker.save(self.home, self._ops)
+            except OSError as error:
+                raise typed(error, self.home, "marking the tree") from error
             self._marker = marker
 
     def _present(self) -> Mapping[str, Entry]:
@@ -562,18 +402,3 @@ class Tree:
                 and old.kind is not Kind.DIR and new.kind is not Kind.DIR:
             return Change(change.path, new, new)
         return change
-
-    def _is_there(self, path: str) -> bool:
-        return os.path.lexists(os.path.join(self.home, path))
-
-    def _staged_record(self, seq: int) -> str:
-        return os.path.join(self.home, "stage", str(seq), "record")
-
-    def _trash(self, seq: int) -> str:
-        return os.path.join(self.home, "trash", str(seq))
-
-    def _kept_folder(self, seq: int) -> str:
-        return os.path.join(self.home, "kept", str(seq))
-
-    def _kept(self, seq: int, left: Leftovers) -> tuple[Kept, ...]:
-        return tuple(Kept(path, f"{self._kept_folder(seq)}/{path}") for path, _ in left.foreign)
