@@ -1,8 +1,8 @@
 """The programs that are edited: one small app in three frameworks, with ten modules beside it.
 
-``GET /`` answers ``v=N m=a,b,…``: the version in ``app.py`` and the versions of the ten modules, so
-that one answer tells which state of the tree made it. ``/events`` is an event stream; the FastAPI
-app also echoes on the websocket ``/ws``.
+``GET /`` answers ``v=N m=a,b,…``: the version in ``app.py`` (or in ``.env``, if that is newer) and
+the versions of the ten modules, so that one answer tells which state of the tree made it.
+``/events`` is an event stream; the FastAPI app also echoes on the websocket ``/ws``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ PARTS = [{parts}]
 
 
 def body():
-    return "v=" + V + " m=" + ",".join(PARTS)
+    version = max(int(V), int(os.environ.get("EDIT", 0)))
+    return "v=" + str(version) + " m=" + ",".join(PARTS)
 '''
 
 _STDLIB = '''
@@ -107,11 +108,12 @@ def events():
 '''
 
 _HEADS = {
-    "stdlib": "import sys\nimport time\n"
+    "stdlib": "import os\nimport sys\nimport time\n"
               "from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer\n",
-    "fastapi": "import asyncio\n\nfrom fastapi import FastAPI, WebSocket, WebSocketDisconnect\n"
+    "fastapi": "import asyncio\nimport os\n\n"
+               "from fastapi import FastAPI, WebSocket, WebSocketDisconnect\n"
                "from fastapi.responses import PlainTextResponse, StreamingResponse\n",
-    "flask": "import time\n\nfrom flask import Flask, Response\n",
+    "flask": "import os\nimport time\n\nfrom flask import Flask, Response\n",
 }
 _TAILS = {"stdlib": _STDLIB, "fastapi": _FASTAPI, "flask": _FLASK}
 FRAMEWORKS = tuple(_HEADS)
@@ -155,6 +157,11 @@ class Project:
         """Save ``app.py`` as most editors do: opened, written and closed in place."""
         self.version = version
         (self.folder / "app.py").write_text(app_source(self.framework, version))
+
+    def write_environment(self, version: int) -> None:
+        """Save the environment file: only a fresh interpreter can take that up."""
+        self.version = version
+        (self.folder / ".env").write_text(f"EDIT={version}\n")
 
     def write_broken(self, broken: str) -> None:
         """Save an ``app.py`` that can't go live; the version expected stays as it was."""

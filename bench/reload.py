@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,11 +137,12 @@ def load_process(port: int, rate: float, streams: Sequence[str]) -> Iterator[dic
 
 def _save_all(project: Project, rng: random.Random) -> None:
     version = project.version + 1
-    files = rng.sample(range(MODULES), rng.randint(2, MODULES))
-    for number, n in enumerate(files):
+    saves = [partial(project.write_app, version)]
+    saves += [partial(project.write_part, n, version) for n in range(MODULES)]
+    for number, save in enumerate(rng.sample(saves, rng.randint(2, MODULES))):
         if number:
             time.sleep(rng.uniform(0.001, 0.030))
-        project.write_part(n, version)
+        save()
 
 
 def _load_edit(number: int, subject: Subject, project: Project, prober: Prober, journal: Journal,

@@ -216,10 +216,9 @@ class HyperBox:
 
     def edit(self, project: Project, version: int) -> None:
         if self.rung == "cold":
-            # The prepared parent's environment is not the new one: a changed env file is what
-            # makes a plain edit a cold restart.
-            (project.folder / ".env").write_text(f"EDIT={version}\n")
-        project.write_app(version)
+            project.write_environment(version)
+        else:
+            project.write_app(version)
 
     def stop(self) -> None:
         if self._tool is not None:
