@@ -1,4 +1,4 @@
-"""What whole journeys need: a project, ``hyperbox`` as a user runs it, and a client that never stops.
+"""What whole journeys need: a project, ``hyperbox`` as a user runs it, and a steady client.
 
 Everything goes through the public command line and real sockets.
 """
@@ -187,8 +187,9 @@ class Up:
                 seen = len(self.events)
                 left = deadline - time.monotonic()
                 over = self.process.poll() is not None and not self._readers[0].is_alive()
-                assert left > 0 and not over, (
-                    "it did not come", self.events[-12:], self.stderr[-12:])
+                if left <= 0 or over:
+                    raise AssertionError(
+                        f"it did not come: {self.events[-12:]} {self.stderr[-12:]}")
                 self._more.wait(min(left, 0.2))
 
     def wait_state(self, state: str, *, after: int = 0) -> dict[str, Any]:
@@ -199,8 +200,12 @@ class Up:
                         **fields: Any) -> dict[str, Any]:
         """The next generation with this verdict (and these fields); not the first start's."""
         wanted = {"first": None, **fields}
-        return self.wait(lambda e: e.get("event") == "generation" and e["verdict"] == verdict and all(
-            e.get(key) == value for key, value in wanted.items()), after=after)
+
+        def fits(event: dict[str, Any]) -> bool:
+            return (event.get("event") == "generation" and event["verdict"] == verdict
+                    and all(event.get(key) == value for key, value in wanted.items()))
+
+        return self.wait(fits, after=after)
 
     def generations(self) -> list[dict[str, Any]]:
         """All decided so far, oldest first."""
