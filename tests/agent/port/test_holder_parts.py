@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperbox_agent.supervise import holder_conversation, holder_escrow, holder_relay
+from hyperbox_agent.supervise import holder_escrow, holder_limits
 from hyperbox_agent.supervise.holder_escrow import Kept, OrphanLog
 from hyperbox_agent.supervise.holder_instances import Rate
 from hyperbox_agent.supervise.holder_loop import IN, OUT, Loop
@@ -107,7 +107,7 @@ def test_the_loop_relays_with_epoll_and_with_poll(running: Running) -> None:
 def test_waiting_messages_hold_no_more_than_the_limit(
     running: Running, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(holder_relay, "BUFFER_LIMIT", 100_000)
+    monkeypatch.setattr(holder_limits, "BUFFER_LIMIT", 100_000)
     clients = [socket.create_connection(running.address) for _ in range(8)]
     request = b"PUT / HTTP/1.1\r\nContent-Length: 50000\r\n\r\n" + bytes(50_000)
     for client in clients:
@@ -141,7 +141,7 @@ def test_waiting_messages_hold_no_more_than_the_limit(
 def test_a_client_that_stops_within_its_first_line_is_passed_on(
     running: Running, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(holder_conversation, "LINE_TIME", 0.05)
+    monkeypatch.setattr(holder_limits, "LINE_TIME", 0.05)
     door, thread, seen = serve_once(b"")
     running.do(lambda: running.relay.switch(1, door.getsockname()))
     with socket.create_connection(running.address) as client:

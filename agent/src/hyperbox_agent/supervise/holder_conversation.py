@@ -15,17 +15,10 @@ import socket
 from typing import TYPE_CHECKING
 
 from hyperbox_agent.core.http1 import RequestTracker, ResponseTracker
+from hyperbox_agent.supervise import holder_limits as limits
 from hyperbox_agent.supervise.holder_connect import Connected, open_connection
 from hyperbox_agent.supervise.holder_end import End
 from hyperbox_agent.supervise.holder_instances import Instance
-from hyperbox_agent.supervise.holder_limits import (
-    INBOX_LIMIT,
-    LINE_TIME,
-    LINGER,
-    READ,
-    REPLAY_LIMIT,
-    STREAM_AFTER,
-)
 from hyperbox_agent.supervise.holder_loop import GONE, IN, OUT
 from hyperbox_agent.supervise.holder_refusal import refusal
 
@@ -41,9 +34,9 @@ class Conversation:
     """See the module. Made by the relay for each accepted connection; ends by itself."""
 
     __slots__ = (
-        "_doubt", "_held", "_linger", "_local_port", "_relay", "_replay", "_response", "_retried",
-        "_reused", "address", "attempts", "backend", "client", "inbox", "instance", "parked",
-        "request", "since", "state", "unsent", "waited_bytes", "waiting_since",
+        "_held", "_local_port", "_relay", "_replay", "_response", "_retried", "_reused", "_timer",
+        "address", "attempts", "backend", "client", "inbox", "instance", "parked", "request",
+        "since", "state", "unsent", "waited_bytes", "waiting_since",
     )
 
     def __init__(self, relay: Relay, sock: socket.socket, address: tuple[str, int, int]) -> None:
@@ -52,36 +45,29 @@ class Conversation:
         self.state = HEAD
         self.request = RequestTracker()
         self._response = ResponseTracker()
-        self.inbox = b""
-        """Client bytes that are not part of a message on its way: a partial head, or the next."""
-        self.unsent = b""
-        """The bytes of a message that is to begin."""
+        self.inbox = b""  # client bytes of no message on its way: a partial head, or the next one
+        self.unsent = b""  # the bytes of a message that is to begin
         self.client = End(relay.loop, sock, self.on_client)
         self.backend: End | None = None
         self.instance: Instance | None = None
-        self.since = 0.0
-        """When the message on its way began."""
+        self.since = 0.0  # when the message on its way began
         self.waiting_since = 0.0
         self.waited_bytes = 0
         self.attempts = 0
-        self.parked = False
-        """Not read, because all that wait hold too much together."""
-        self._held = b""
-        """The part of an answer's head that has come."""
-        self._replay: bytes | None = None
-        """All that was passed of the request, while it can be sent again."""
+        self.parked = False  # not read, because all that wait hold too much together
+        self._held = b""  # the part of an answer's head that has come
+        self._replay: bytes | None = None  # what was passed of a request that can be sent again
         self._retried = False
         self._reused = False
         self._local_port = 0
-        self._linger: Timer | None = None
-        self._doubt: Timer | None = None
+        self._timer: Timer | None = None
         self.client.watch(IN)
 
     def is_stream(self, now: float) -> bool:
         """Whether nobody should wait for this exchange to end."""
         if self.state == OPAQUE or self._response.events:
             return True
-        return now - self.since > STREAM_AFTER
+        return now - self.since > limits.STREAM_AFTER
 
     # -- the client's side ------------------------------------------------------------------
 
@@ -102,7 +88,7 @@ class Conversation:
             self.watch_client()
             return
         try:
-            data = client.sock.recv(READ)
+            data = client.sock.recv(limits.READ)
         except BlockingIOError:
             return
         except OSError:
@@ -134,8 +120,8 @@ class Conversation:
             self.inbox = data
             if self.client.eof:
                 self.finish()
-            elif self._doubt is None and b"\n" not in data:
-                self._doubt = self._relay.loop.later(LINE_TIME, self._no_line)
+            elif self._timer is None and b"\n" not in data:
+                self._timer = self._relay.loop.later(limits.LINE_TIME, self._no_line)
             return
         if taken == len(data):
             self.unsent, self.inbox = data, b""
@@ -146,7 +132,7 @@ class Conversation:
 
     def _no_line(self) -> None:
         """A client that stops within its first line may speak another protocol, and wait."""
-        self._doubt = None
+        self._timer = None
         if self.state == HEAD and self.inbox.strip() and b"\n" not in self.inbox:
             self.request.opaque = True
             self._next_message(self.inbox)
@@ -160,7 +146,7 @@ class Conversation:
             data = data[:taken]
         if self._replay is not None:
             whole = self._replay + data
-            self._replay = whole if len(whole) <= REPLAY_LIMIT else None
+            self._replay = whole if len(whole) <= limits.REPLAY_LIMIT else None
         self._push_backend(data)
         if self.request.done and self._response.done and self.state == TALKING:
             self._finish_exchange()
@@ -231,7 +217,7 @@ class Conversation:
         self._relay.began(self)
         self.state = OPAQUE if request.opaque else TALKING
         self._response.begin(request.method)
-        self._replay = data if len(data) <= REPLAY_LIMIT else None
+        self._replay = data if len(data) <= limits.REPLAY_LIMIT else None
         if sent != len(data):
             backend.pending = data[sent:]
         backend.watch(0 if self.client.pending else IN)
@@ -268,7 +254,7 @@ class Conversation:
         if not backend.reading:
             return
         try:
-            data = backend.sock.recv(READ)
+            data = backend.sock.recv(limits.READ)
         except BlockingIOError:
             return
         except OSError:
@@ -285,8 +271,7 @@ class Conversation:
             self.drop_backend()
 
     def _pass_response(self, data: bytes) -> None:
-        if self._held:
-            data, self._held = self._held + data, b""
+        data, self._held = self._held + data, b""
         response = self._response
         if response.done:
             # An answer to bytes that we still take for the request's body: we lost count.
@@ -374,7 +359,6 @@ class Conversation:
             return
         untouched, held = state == TALKING and self._response.status == 0, self._held
         again = unread or (self._reused and self.request.idempotent)
-        self._relay.ended(self, instance)
         self.drop_backend()
         if untouched and not held and replay is not None and again and not self._retried:
             self._retried = True
@@ -392,10 +376,7 @@ class Conversation:
 
     def cut(self) -> None:
         """End this exchange now, so that the client connects again."""
-        instance = self.instance
         untouched = self.state == TALKING and self._response.status == 0
-        if instance is not None:
-            self._relay.ended(self, instance)
         self.drop_backend()
         if untouched:
             self.fail(503, "The version that was working on this request was replaced.")
@@ -404,14 +385,14 @@ class Conversation:
 
     def drop_backend(self) -> None:
         """Close the connection to the instance, if there is one."""
-        backend = self.backend
-        if backend is None:
+        backend, instance = self.backend, self.instance
+        if backend is None or instance is None:
             return
         self._relay.peers.drop(self._local_port)
         backend.close()
-        self.backend = self.instance = None
+        self.backend = self.instance = self._replay = None
         self._held = b""
-        self._replay = None
+        self._relay.ended(self, instance)
 
     # -- passing bytes ------------------------------------------------------------------------
 
@@ -469,9 +450,8 @@ class Conversation:
         """Read the client if there is room for what it sends."""
         if self.state == CLOSED:
             return
-        full = self.backend is not None and self.backend.pending
-        wanted = not (self.client.eof or full or self.parked) and len(self.inbox) < INBOX_LIMIT
-        if wanted:
+        full = len(self.inbox) >= limits.INBOX_LIMIT or (self.backend and self.backend.pending)
+        if not (self.client.eof or self.parked or full):
             self.client.watch(IN)
         else:
             self.client.watch(GONE if self.state in (WAITING, CONNECTING) else 0)
@@ -496,9 +476,10 @@ class Conversation:
             self.watch_client()
         elif self.client.eof or (self.request.done and not self.inbox):
             self.close()
-        elif self._linger is None:
+        else:
             self.inbox = b""
-            self._linger = self._relay.loop.later(LINGER, self.close)
+            self._cancel_timer()
+            self._timer = self._relay.loop.later(limits.LINGER, self.close)
             if not self.client.shut_down():
                 self.close()
             self.watch_client()
@@ -507,11 +488,12 @@ class Conversation:
         """Close both connections now."""
         if self.state == CLOSED:
             return
-        instance = self.instance
         self.drop_backend()
         self.state = CLOSED
-        for timer in (self._linger, self._doubt):
-            if timer is not None:
-                timer.cancel()
+        self._cancel_timer()
         self.client.close()
-        self._relay.closed(self, instance)
+        self._relay.closed(self)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()

@@ -12,21 +12,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+from hyperbox_agent.supervise import holder_limits as limits
 from hyperbox_agent.supervise.holder_connect import Connected
 from hyperbox_agent.supervise.holder_conversation import HEAD, WAITING, Conversation
 from hyperbox_agent.supervise.holder_instances import Drain, Instance, Rate
-from hyperbox_agent.supervise.holder_limits import (
-    ACCEPTS,
-    BUFFER_LIMIT,
-    DRAINS,
-    PATIENCE,
-    PATIENCE_LIMIT,
-    REFUSED_FOR,
-    REMEMBERED,
-    RETRY,
-    SPENT_PAUSE,
-    STREAM_AFTER,
-)
 from hyperbox_agent.supervise.holder_loop import IN, Loop, Timer
 from hyperbox_agent.supervise.peers import PeersTable
 
@@ -91,7 +80,7 @@ class Relay:
         family = sock.family
 
         def accept(_bits: int) -> None:
-            for _ in range(ACCEPTS):
+            for _ in range(limits.ACCEPTS):
                 try:
                     client, address = sock.accept()
                 except BlockingIOError:
@@ -108,7 +97,7 @@ class Relay:
         """Out of descriptors: the queue keeps the connections; asking at once would spin."""
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
             self._accept_off()
-            self._accept_timer = self.loop.later(SPENT_PAUSE, self._accept_on)
+            self._accept_timer = self.loop.later(limits.SPENT_PAUSE, self._accept_on)
 
     # -- what conversations ask ---------------------------------------------------------------
 
@@ -151,13 +140,11 @@ class Relay:
         if self.holding is not None:
             self.holding.check()
 
-    def closed(self, talk: Conversation, instance: Instance | None) -> None:
+    def closed(self, talk: Conversation) -> None:
         """The conversation is over."""
         self.leave(talk)
         self._parked.discard(talk)
         self.talks.discard(talk)
-        if instance is not None:
-            self.ended(talk, instance)
         if self._accept_timer is not None:
             self._accept_timer.cancel()
             self._accept_on()
@@ -188,9 +175,9 @@ class Relay:
         if outcome is Connected.PENDING:
             self._await_handshake(talk)
         elif outcome is Connected.EXHAUSTED:
-            return SPENT_PAUSE
+            return limits.SPENT_PAUSE
         elif outcome is Connected.REFUSED and not self._give_up(talk, instance):
-            return RETRY
+            return limits.RETRY
         return 0.0
 
     def _pump_later(self, seconds: float) -> None:
@@ -201,7 +188,7 @@ class Relay:
     def _await_handshake(self, talk: Conversation) -> None:
         del self._waiting[talk]
         self._connecting = talk
-        patience = min(PATIENCE * 2 ** (talk.attempts // 4), PATIENCE_LIMIT)
+        patience = min(limits.PATIENCE * 2 ** (talk.attempts // 4), limits.PATIENCE_LIMIT)
         talk.attempts += 1
         self._patience = self.loop.later(patience, lambda: self._handshake_failed(talk))
 
@@ -232,7 +219,7 @@ class Relay:
         now = self.loop.now
         if instance.refused_since is None:
             instance.refused_since = now
-        if now - instance.refused_since <= REFUSED_FOR:
+        if now - instance.refused_since <= limits.REFUSED_FOR:
             return False
         instance.failed += 1
         talk.fail(502, "The program does not accept connections.")
@@ -245,7 +232,7 @@ class Relay:
         if talk.waited_bytes:
             self._buffered -= talk.waited_bytes
             talk.waited_bytes = 0
-            self.full = self._buffered >= BUFFER_LIMIT
+            self.full = self._buffered >= limits.BUFFER_LIMIT
             if self._parked and not self.full:
                 self._unpark()
 
@@ -254,7 +241,7 @@ class Relay:
         held = len(talk.unsent) + len(talk.inbox)
         self._buffered += held - talk.waited_bytes
         talk.waited_bytes = held
-        self.full = self._buffered >= BUFFER_LIMIT
+        self.full = self._buffered >= limits.BUFFER_LIMIT
 
     def park(self, talk: Conversation) -> None:
         """Do not read ``talk`` until there is room."""
@@ -304,7 +291,7 @@ class Relay:
         self.pump()
 
     def _forget_old(self) -> None:
-        while len(self.instances) > REMEMBERED and not self.instances[0].inflight:
+        while len(self.instances) > limits.REMEMBERED and not self.instances[0].inflight:
             del self.instances[0]
 
     def drain(self, number: int, seconds: float, told: Callable[[int, float], None]) -> None:
@@ -315,7 +302,7 @@ class Relay:
             told(0, 0.0)
             return
         draining = [it.draining for it in self.instances if it.draining and it not in left]
-        for drain in draining[: max(0, len(draining) - DRAINS + 1)]:
+        for drain in draining[: max(0, len(draining) - limits.DRAINS + 1)]:
             drain.cut()
         total = _Sum(len(left), told)
         for instance in left:
@@ -401,7 +388,7 @@ class Hold:
             self.tell()
         elif self._look is None:
             oldest = min(talk.since for talk in busy)
-            after = oldest + STREAM_AFTER - self._relay.loop.now
+            after = oldest + limits.STREAM_AFTER - self._relay.loop.now
             self._look = self._relay.loop.later(max(0.001, after), self._look_again)
 
     def _look_again(self) -> None:
