@@ -65,8 +65,8 @@ def test_functions_are_small() -> None:
 
 
 CHECKERS = re.compile(r"^_?(check|assert|expect|verify|validate|until|equal|wait)|^given$")
-"""Calls that fail a test by themselves: helpers that assert or give up at a deadline, and a property
-that nothing unexpected is raised."""
+"""Calls that fail a test by themselves: helpers that assert or give up at a deadline, and a
+property: that nothing unexpected is raised."""
 
 
 def _called(node: ast.AST) -> set[str]:
