@@ -130,7 +130,7 @@ class Program:
 
     def marked(self) -> list[int]:
         """Living processes that carry a mark of this home's instances."""
-        return marked(self.supervisors[-1]._mark)
+        return marked(self.supervisors[-1]._service._mark)
 
 
 async def _yes() -> bool:

@@ -180,6 +180,7 @@ class Subject:
     """A starting instance that the test plays."""
 
     root = "/p"
+    oom_before = None
 
     def __init__(self, *errors: str) -> None:
         loop = asyncio.get_running_loop()

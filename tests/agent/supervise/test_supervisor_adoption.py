@@ -96,6 +96,11 @@ def agents() -> Iterator[list[Agent]]:
             agent.kill()
 
 
+def gone(pid: int) -> bool:
+    stat = procfs.read_stat(pid)
+    return stat is None or not stat.alive
+
+
 TALKING = """\
 import threading, time, os, ver
 def talk():
@@ -149,8 +154,7 @@ async def test_the_program_goes_on_and_is_taken_over_with_its_output(
     assert (await program.reload(supervisor, 3)).ok
     if port:
         assert await program.ask() == "v3"
-    await helpers.until(lambda: not procfs.is_alive(pid, -1)
-                        and (procfs.read_stat(pid) is None or not procfs.read_stat(pid).alive))
+    await helpers.until(lambda: gone(pid))
     await supervisor.stop()
     assert program.marked() == []
 
@@ -163,10 +167,6 @@ async def test_a_warm_program_is_taken_over_and_worker_and_spare_are_gone(
     assert agent.status["rung"] == "warm"
     worker, spare = agent.status["warm"]["worker"], agent.status["warm"]["spare"]
     agent.kill()
-
-    def gone(pid: int) -> bool:
-        stat = procfs.read_stat(pid)
-        return stat is None or not stat.alive
 
     # They notice by themselves that nobody holds the other end.
     await helpers.until(lambda: gone(worker) and gone(spare))
@@ -191,7 +191,9 @@ async def test_what_is_no_longer_wanted_is_ended(
 async def test_a_dead_program_of_a_dead_agent_is_not_taken_over(
         program: Any, helpers: Any, agents: list[Agent]) -> None:
     agent = await dead_agent(agents, program)
-    os.kill(agent.status["pid"], signal.SIGKILL)
+    pid = agent.status["pid"]
+    os.kill(pid, signal.SIGKILL)
+    await helpers.until(lambda: gone(pid))
     supervisor = successor(program, agent)
     assert await supervisor.open() is None
     assert supervisor.serving is None

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.core.generation import Failure
 from hyperbox_agent.errors import ProgramError
-from hyperbox_agent.supervise import procfs
 from hyperbox_agent.supervise.config import AppConfig
 from hyperbox_agent.supervise.health import Rules, Verdict, check, says_in_use
 from hyperbox_agent.supervise.instance import Instance
 from hyperbox_agent.supervise.limits import first_of
+from hyperbox_agent.supervise.service import Service
 from hyperbox_agent.supervise.starter import Starter
 from hyperbox_agent.supervise.warm import Spare, Warm
 from hyperbox_langpacks.base import Rung
@@ -38,31 +37,26 @@ class Attempt:
 
 
 class Attempts:
-    """Makes them. ``started`` hears of each instance as soon as it exists, ``dispose`` ends one."""
+    """Makes them. The service hears of each instance as soon as it exists."""
 
-    def __init__(self, config: AppConfig, starter: Starter, warm: Warm, clock: Clock,
-                 started: Callable[[Instance], None],
-                 dispose: Callable[[Instance], None]) -> None:
+    def __init__(self, config: AppConfig, starter: Starter, warm: Warm, service: Service,
+                 clock: Clock) -> None:
         self._config = config
         self._starter = starter
         self._warm = warm
+        self._service = service
         self._clock = clock
-        self._started = started
-        self._dispose = dispose
-        self.serial = 0
-        """The last one that was given."""
 
-    async def make(self, number: int, rung: Rung, why: str, root: str,
-                   baseline: int | None) -> Attempt:
+    async def make(self, number: int, rung: Rung, why: str, root: str) -> Attempt:
         """Start and check. Raises nothing but cancellation, after which nothing is left running."""
         attempt = Attempt(rung, why)
         if rung <= Rung.WARM:
-            attempt = await self._try_warm(number, root, why, baseline)
+            attempt = await self._try_warm(number, root, why)
             if attempt.instance is not None:
                 return attempt
-        return await self._check_cold(attempt, number, root, baseline)
+        return await self._check_cold(attempt, number, root)
 
-    async def _try_warm(self, number: int, root: str, why: str, baseline: int | None) -> Attempt:
+    async def _try_warm(self, number: int, root: str, why: str) -> Attempt:
         """A warm attempt; without an instance where it has to be cold, ``why`` says the reason."""
         spare, missing = self._warm.take()
         if spare is None:
@@ -70,53 +64,50 @@ class Attempts:
         attempt = Attempt(Rung.WARM, why)
         began = self._clock.now()
         try:
-            attempt.instance = self._starter.warm(self._next(), number, root, spare)
+            attempt.instance = self._starter.warm(self._service.next_serial(), number, root, spare)
         except ProgramError as error:
             return self._not_started(attempt, error)
         if attempt.instance is None:
             return Attempt(Rung.COLD, f"{why}; cold: the child that was forked ahead has died")
-        self._started(attempt.instance)
+        self._service.started(attempt.instance)
         if await self._is_deaf(spare, attempt.instance):
-            self._dispose(attempt.instance)
+            self._service.dispose(attempt.instance)
             return Attempt(Rung.COLD, f"{why}; cold: the child that was forked ahead is stuck")
-        await self._check(attempt, attempt.instance, began, baseline)
+        await self._check(attempt, attempt.instance, began)
         if attempt.verdict.signal in CRASHES:
             # A library that does not survive a fork: a new interpreter may do better.
-            self._dispose(attempt.instance)
+            self._service.dispose(attempt.instance)
             failure = attempt.verdict.failure
             return Attempt(Rung.COLD, f"{why}; cold: the fork was "
                                       f"{failure.message if failure else 'lost'}")
         return attempt
 
-    async def _check_cold(self, attempt: Attempt, number: int, root: str,
-                          baseline: int | None) -> Attempt:
-        await self._start_cold(attempt, number, root, baseline)
+    async def _check_cold(self, attempt: Attempt, number: int, root: str) -> Attempt:
+        await self._start_cold(attempt, number, root)
         failure, lost = attempt.verdict.failure, attempt.instance
         if failure is not None and lost is not None and lost.was_given_port and says_in_use(
                 lost.last_errors()):
             # Somebody else was quicker to bind the private port that it was given.
-            self._dispose(lost)
+            self._service.dispose(lost)
             attempt.verdict = Verdict()
-            await self._start_cold(attempt, number, root, baseline)
+            await self._start_cold(attempt, number, root)
         return attempt
 
-    async def _start_cold(self, attempt: Attempt, number: int, root: str,
-                          baseline: int | None) -> None:
+    async def _start_cold(self, attempt: Attempt, number: int, root: str) -> None:
         began = self._clock.now()
         attempt.rung = max(attempt.rung, Rung.COLD)
         try:
-            attempt.instance = self._starter.cold(self._next(), number, root)
+            attempt.instance = self._starter.cold(self._service.next_serial(), number, root)
         except ProgramError as error:
             self._not_started(attempt, error)
             return
-        self._started(attempt.instance)
-        await self._check(attempt, attempt.instance, began, baseline)
+        self._service.started(attempt.instance)
+        await self._check(attempt, attempt.instance, began)
 
-    async def _check(self, attempt: Attempt, instance: Instance, began: float,
-                     baseline: int | None) -> None:
+    async def _check(self, attempt: Attempt, instance: Instance, began: float) -> None:
         config, clock = self._config, self._clock
         rules = Rules(config.port, config.health, config.ready is not None, config.ready_after,
-                      config.start_timeout, baseline)
+                      config.start_timeout, self._service.baseline)
         listening = began
 
         def note(_: object) -> None:
@@ -125,9 +116,9 @@ class Attempts:
 
         instance.backend.add_done_callback(note)
         try:
-            attempt.verdict = await check(instance, rules, clock, procfs.oom_kills())
+            attempt.verdict = await check(instance, rules, clock)
         except BaseException:
-            self._dispose(instance)
+            self._service.dispose(instance)
             raise
         finally:
             instance.backend.remove_done_callback(note)
@@ -148,10 +139,6 @@ class Attempts:
         attempt.verdict = Verdict(Failure("reload", error.message, error.file, error.line,
                                           error.hint))
         return attempt
-
-    def _next(self) -> int:
-        self.serial += 1
-        return self.serial
 
 
 CRASHES = frozenset({4, 6, 7, 8, 11})

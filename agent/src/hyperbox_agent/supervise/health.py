@@ -56,6 +56,11 @@ class Subject(Protocol):
         ...
 
     @property
+    def oom_before(self) -> int | None:
+        """Processes that the kernel had killed for memory when it was started."""
+        ...
+
+    @property
     def backend(self) -> asyncio.Future[Address]:
         """Where it answers, once that is known."""
         ...
@@ -90,8 +95,7 @@ def judge(answer: Answer, health: str | None, baseline: int | None) -> str | Non
     return None
 
 
-async def check(subject: Subject, rules: Rules, clock: Clock,
-                oom_before: int | None = None) -> Verdict:
+async def check(subject: Subject, rules: Rules, clock: Clock) -> Verdict:
     """Wait until the instance is healthy, has ended, has answered badly or its time is up."""
     seen = _Seen(rules)
     ready = asyncio.ensure_future(_until_ready(subject, rules, seen, clock))
@@ -100,7 +104,7 @@ async def check(subject: Subject, rules: Rules, clock: Clock,
     try:
         await asyncio.wait({ready, ended, limit}, return_when=asyncio.FIRST_COMPLETED)
         if ended.done():
-            return after_exit(ended.result(), subject, oom_before)
+            return after_exit(ended.result(), subject)
         if ready.done():
             return _after_answer(ready, subject)
         message = f"{seen.what} in {rules.start_timeout:g} s"
@@ -129,10 +133,11 @@ def _after_answer(ready: asyncio.Future[int | None], subject: Subject) -> Verdic
     raise error
 
 
-def after_exit(how: Exit, subject: Subject, oom_before: int | None) -> Verdict:
+def after_exit(how: Exit, subject: Subject) -> Verdict:
     """The verdict on an instance that ended when it should have run."""
     oom_after = procfs.oom_kills() if how.signal == signal.SIGKILL else None
-    return Verdict(_failure(exit_words(how, oom_before, oom_after), subject), signal=how.signal)
+    words = exit_words(how, subject.oom_before, oom_after)
+    return Verdict(_failure(words, subject), signal=how.signal)
 
 
 def exit_words(how: Exit, oom_before: int | None, oom_after: int | None) -> str:

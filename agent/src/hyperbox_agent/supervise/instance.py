@@ -63,10 +63,12 @@ class Instance:
         self.born = clock.now()
         self.born_ticks = procfs.ticks_now()
         """When it began to be this version; a forked process may be older."""
+        self.oom_before = procfs.oom_kills()
         self.learned = Learned()
         self.was_given_port = False
         """Its private port was chosen by us, not mapped by its shim."""
         self.backend: asyncio.Future[Address] = loop.create_future()
+        """Where it answers, once that is known."""
         self.ready_line: asyncio.Future[str] = loop.create_future()
         self._stdin = pipes.stdin
         self._clock = clock

@@ -59,7 +59,7 @@ class Starter:
 
     def env(self, root: str) -> dict[str, str]:
         """The environment of a command that is not the program itself."""
-        return program_env(self._config, root, self._environ, {})
+        return program_env(self._config, root, self._environ, self.found.command.env)
 
     def cold(self, serial: int, number: int, root: str) -> Instance:
         """A new process. Raises ProgramError."""
