@@ -26,6 +26,10 @@ from hyperbox_devcontainer.errors import WorkstationError
 START_SECONDS = 60.0
 EDIT_SECONDS = 15.0
 STOP_SECONDS = 20.0
+SETTLED_SECONDS = 2.0
+"""Between the first answer and the first edit: nobody edits sooner."""
+WARM_UP_EDITS = 3
+"""Not measured: after these the saves of this person are known to be of single files."""
 APP = '''import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -91,7 +95,9 @@ def measure(up: Sequence[str], *, edits: int = 20, requests: int = 500) -> SelfM
         with _running([*argv, str(bare)], folder, environ), _running(up, folder, environ):
             _until(bare, "0", START_SECONDS)
             _until(port, "0", START_SECONDS)
-            taken = sorted(_edit(folder, port, number) for number in range(1, edits + 1))
+            time.sleep(SETTLED_SECONDS)
+            taken = [_edit(folder, port, number) for number in range(1, WARM_UP_EDITS + edits + 1)]
+            taken = sorted(taken[WARM_UP_EDITS:])
             prices = [_median(_ask_many(port, requests, keep=keep))
                       - _median(_ask_many(bare, requests, keep=keep)) for keep in (True, False)]
     return SelfMeasure(edits, round(_median(taken), 1),
