@@ -119,10 +119,14 @@ class Session:
     def __init__(self, config: Any, on_event: Any) -> None:
         self.config_value = config
         self.tell = on_event
+        self.reset()
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.target = {"name": config.target.name, "kind": "process", "state": "live", "number": 1,
-                       "rung": "cold", "url": "http://127.0.0.1:8000", "pid": 4242,
-                       "pending": False, "error": None}
+
+    def reset(self) -> None:
+        """As it was when it was opened."""
+        self.target = {"name": self.config_value.target.name, "kind": "process", "state": "live",
+                       "number": 1, "rung": "cold", "url": "http://127.0.0.1:8000", "pid": 4242,
+                       "pending": 0, "error": None}
         self.answers: dict[str, Any] = {}
 
     def event(self, **fields: Any) -> None:
@@ -153,15 +157,26 @@ class Session:
         *lines, self.rest = (self.rest + os.read(self.control, 1 << 20)).split(b"\n")
         for line in lines:
             order = json.loads(line)
+            if "reset" in order:
+                self.reset()
+                asked("reset")
             if "emit" in order:
-                for _ in range(order.get("times", 1)):
-                    self.event(**order["emit"])
+                self.event(**order["emit"])
+                if "times" in order:
+                    self.flood = asyncio.ensure_future(self.emit_many(**order))
             if "target" in order:
                 self.target |= order["target"]
             if "answer" in order:
                 self.answers |= order["answer"]
             if "die" in order:
                 self.over.set_exception(AgentError(order["die"], hint="look at it"))
+
+    async def emit_many(self, emit: dict[str, Any], times: int) -> None:
+        for number in range(times):
+            self.event(**emit)
+            if not number % 500:
+                await asyncio.sleep(0)
+        asked("flood ended")
 
     def status(self) -> dict[str, Any]:
         return {"name": self.config_value.project.name, "path": self.config_value.project.root,
@@ -189,7 +204,8 @@ class Session:
 
     def _generation(self, **more: Any) -> dict[str, Any]:
         return {"event": "generation", "number": 1, "verdict": "committed", "rung": "warm",
-                "why": "asked", "files": 0, "bytes": 0, "ms": {"total": 20.0}, "error": None, **more}
+                "why": "asked", "files": 0, "bytes": 0, "ms": {"total": 20.0}, "error": None,
+                **more}
 
     async def rollback(self, number: int | None) -> Any:
         asked("rollback", number=number)

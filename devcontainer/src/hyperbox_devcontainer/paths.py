@@ -161,7 +161,9 @@ def project_home(project: Project, environ: Mapping[str, str]) -> str:
 
 def target_home(project: Project, target: str, environ: Mapping[str, str]) -> str:
     """The home of a target that runs in place; not created."""
-    return os.path.join(project_home(project, environ), f"target-{_slug(target)}")
+    # Two names that come to one slug are still two targets.
+    plain = _slug(target) if _slug(target) == target else f"{_slug(target)}-{_digest(target)[:8]}"
+    return os.path.join(project_home(project, environ), f"target-{plain}")
 
 
 def history_file(project: Project, environ: Mapping[str, str]) -> str:

@@ -293,8 +293,9 @@ def publish(server: VerbServer, *, upto: int, word: str = "log") -> None:
 async def test_who_follows_gets_every_event_once(served: Served) -> None:
     server, _ = served
     publish(server, upto=5)
+    since = {"epoch": server.greeting["epoch"], "seq": 2}
     following = asyncio.ensure_future(blocking(
-        lambda: follow(server.path, {"tail": 3, "follow": True}, 13)))
+        lambda: follow(server.path, {"since": since, "follow": True}, 13)))
     for upto in range(6, 16):
         await asyncio.sleep(0)
         publish(server, upto=upto)

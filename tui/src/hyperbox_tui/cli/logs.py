@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hyperbox_devcontainer.errors import NoSessionError
 from hyperbox_tui.cli.eventlines import EventLines
 from hyperbox_tui.cli.exits import DONE, INTERRUPTED
 from hyperbox_tui.cli.reach import ANSWER_SECONDS, connect, project_of
@@ -33,6 +34,10 @@ def run(args: Args, out: Output) -> int:
                     out.flush()
         except KeyboardInterrupt:
             return DONE if follow else INTERRUPTED
+        except NoSessionError:
+            if not follow:
+                raise
+            return DONE  # it was followed to its end
     return DONE
 
 

@@ -139,7 +139,7 @@ def _print_more(target: dict[str, Any], session: Any, out: Output) -> None:
                  str(error.get("message") or ""))
         if target.get("number") is not None and target.get("state") == "live":
             out.line(f"    #{target['number']} is serving")
-    if target.get("pending"):
+    elif target.get("pending"):
         pending = target["pending"]
         out.line(f"  {out.style.mark('working')} saves are waiting"
                  + (f": {pending}" if isinstance(pending, int) and pending > 1 else ""))
