@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import zipfile
@@ -22,7 +23,7 @@ from hyperbox_agent.link.connection import Link
 from hyperbox_agent.link.hello import Hello
 from hyperbox_agent.link.stream import ByteStream
 from hyperbox_agent.link.version import VERSION
-from hyperbox_devcontainer.errors import TargetError, WorkstationError
+from hyperbox_devcontainer.errors import TargetError, TargetTimeoutError, WorkstationError
 from hyperbox_devcontainer.target import bootstrap, landing
 from hyperbox_devcontainer.target.archive import build_archive, pack
 from hyperbox_devcontainer.target.base import Ran
@@ -358,13 +359,31 @@ async def test_attaching_to_a_deaf_or_a_foreign_agent_is_an_error(tmp_path: Path
     server = await asyncio.start_unix_server(serve, path)
     target = ProcessTarget("here")
     with pytest.raises(LinkTimeoutError):
-        await attach_agent(target, str(tmp_path), clock=CLOCK, timeout=0.2)
+        await attach_agent(target, str(tmp_path), clock=CLOCK, timeout=1.5)
     said = Hello("agent", 1000, version="0.0.7").encode()
     with pytest.raises(VersionError, match=r"0\.0\.7"):
         await attach_agent(target, str(tmp_path), clock=CLOCK, timeout=TIME)
     await target.close()
     server.close()
     await server.wait_closed()
+
+
+async def test_an_agent_that_accepts_nobody_is_not_taken_for_none(tmp_path: Path) -> None:
+    target = ProcessTarget("here")
+    waiting = []
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.path.join(run_folder(str(tmp_path)), "agent.sock"))
+        listener.listen(0)
+        for _ in range(2):
+            client = socket.socket(socket.AF_UNIX)
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+            waiting.append(client)
+        with pytest.raises(TargetTimeoutError):
+            await attach_agent(target, str(tmp_path), clock=CLOCK, timeout=0.3)
+    for client in waiting:
+        client.close()
+    await target.close()
 
 
 async def test_a_program_that_is_no_agent_is_quoted() -> None:

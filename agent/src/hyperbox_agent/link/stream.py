@@ -19,6 +19,9 @@ READ_SIZE = 256 * 1024
 PIPE_SIZE = 1 << 20
 """What pipes are enlarged to where the kernel lets us: 64 KiB cost a wake-up of both ends each."""
 
+QUEUE_LOOK = 0.02
+"""Seconds between two tries to connect to a unix socket whose queue is full."""
+
 
 class ByteStream(Protocol):
     """Bytes in both directions, in order. One reader and one writer at a time.
@@ -266,21 +269,30 @@ def socket_stream(sock: socket.socket) -> FdStream:
 
 
 async def connect_unix(path: str) -> FdStream:
-    """A stream to a listening unix socket. Raises OSError."""
+    """A stream to a listening unix socket. Raises OSError. Waits while its queue is full."""
     sock = socket.socket(socket.AF_UNIX)
-    return await _connected(sock, path)
+    sock.setblocking(False)
+    try:
+        while True:
+            try:
+                sock.connect(path)
+            except BlockingIOError:
+                # EAGAIN of a unix socket means a full queue, not "in progress" as of TCP: nothing
+                # will ever say that it has room, and asyncio takes it for connected.
+                await asyncio.sleep(QUEUE_LOOK)
+            else:
+                return socket_stream(sock)
+    except BaseException:
+        sock.close()
+        raise
 
 
 async def connect_tcp(host: str, port: int) -> FdStream:
     """A stream to a listening TCP socket by numeric address. Raises OSError."""
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    return await _connected(sock, (host, port))
-
-
-async def _connected(sock: socket.socket, address: str | tuple[str, int]) -> FdStream:
     sock.setblocking(False)
     try:
-        await asyncio.get_running_loop().sock_connect(sock, address)
+        await asyncio.get_running_loop().sock_connect(sock, (host, port))
     except BaseException:
         sock.close()
         raise

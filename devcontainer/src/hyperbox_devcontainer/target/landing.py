@@ -23,7 +23,7 @@ from hyperbox_agent.link.attach import NO_AGENT
 from hyperbox_agent.link.connection import Link
 from hyperbox_agent.link.stream import ByteStream
 from hyperbox_agent.link.version import VERSION
-from hyperbox_devcontainer.errors import TargetError, WorkstationError
+from hyperbox_devcontainer.errors import TargetError, TargetTimeoutError, WorkstationError
 from hyperbox_devcontainer.target.archive import Archive, build_archive
 from hyperbox_devcontainer.target.base import Target
 
@@ -146,6 +146,8 @@ async def attach_agent(target: Target, home: str, *, clock: Clock, timeout: floa
     if isinstance(target, SocketTarget):
         try:
             stream = await target.open_socket(f"{run_folder(home)}/agent.sock", timeout=timeout)
+        except TargetTimeoutError:
+            raise  # somebody listens, but does not accept: that is not nobody
         except TargetError:
             return None
         return await _start(stream, clock, timeout)
