@@ -73,7 +73,7 @@ def _mark() -> str:
 
 def _open_pipes() -> Ends:
     """As for a program, but with an input that the session feeds and ends."""
-    made = open_pipes()
+    made = open_pipes(with_input=False)
     os.close(made.theirs[0])
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
