@@ -1,9 +1,10 @@
 """What the relay costs: the same echo server asked directly and through the port holder.
 
-    python bench/relay.py [--requests 5000] [--json]
+    python bench/relay.py [--requests 1000] [--rounds 6] [--json]
 
 Standard library only. Kept connections and new ones, one client at a time (the wait that a person
-feels: p50, p99) and eight at once (requests a second).
+feels: p50, p99) and four at once (requests a second). Both ways take turns, and the best round of
+each counts: other work on the machine only ever makes it slower.
 """
 
 from __future__ import annotations
@@ -135,7 +136,14 @@ def figures(address: tuple[str, int], count: int) -> dict[str, float]:
     return found
 
 
-async def measure(count: int) -> dict[str, Any]:
+def best(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """The best of each figure."""
+    return {
+        key: (max if key.endswith("per_s") else min)(it[key] for it in rounds) for key in rounds[0]
+    }
+
+
+async def measure(count: int, rounds: int) -> dict[str, Any]:
     """Direct against relayed."""
     ours, theirs = multiprocessing.Pipe()
     server = multiprocessing.get_context("fork").Process(target=serve, args=(theirs,), daemon=True)
@@ -144,8 +152,11 @@ async def measure(count: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as run_dir:
         port = await Port.open("127.0.0.1", 0, run_dir, clock=SystemClock())
         await port.switch(1, backend)
-        direct = await asyncio.to_thread(figures, backend, count)
-        relayed = await asyncio.to_thread(figures, port.address, count)
+        found: dict[tuple[str, int], list[dict[str, float]]] = {backend: [], port.address: []}
+        for _ in range(rounds):
+            for address, past in found.items():
+                past.append(await asyncio.to_thread(figures, address, count))
+        direct, relayed = best(found[backend]), best(found[port.address])
         stats = await port.stats()
         status = Path(f"/proc/{port.holder_pid}/status").read_text()
         await port.close()
@@ -165,10 +176,11 @@ async def measure(count: int) -> dict[str, Any]:
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--requests", type=int, default=5000)
+    parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    found = asyncio.run(measure(options.requests))
+    found = asyncio.run(measure(options.requests, options.rounds))
     if options.json:
         print(json.dumps(found))
         return
