@@ -8,7 +8,7 @@ way (``IgnoreRules.reason``), so that both can't differ.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -134,9 +134,9 @@ class IgnoreRules:
 
 
 class _Glance:
-    """Whether any pattern can speak of a file at all: for most files none can.
+    """Whether no pattern at all speaks of a file, which is so for most files.
 
-    A look-up or two instead of one list after the other. It may say yes for nothing, never no.
+    A look-up or two instead of one list after the other.
     """
 
     __slots__ = ("_exts", "_globs", "_names", "_path_globs", "_paths", "_suffixes")
@@ -165,15 +165,19 @@ class _Glance:
         self._globs = tuple(globs)
         self._path_globs = tuple(path_globs)
 
-    def spoken_of(self, path: str, name: str) -> bool:
-        """Byte text, and no list may fold case."""
+    def kept(self, path: str, name: str) -> bool:
+        """False: some pattern may match. Only where no list folds case."""
         if (name in self._names or name.rpartition(".")[2] in self._exts
-                or name.endswith(self._suffixes) or path in self._paths):
-            return True
+                or name.endswith(self._suffixes) or path in self._paths or not path.isascii()):
+            return False
         for firsts, match in self._globs:
             if (firsts is None or name[0] in firsts) and match(name):
-                return True
-        return bool(self._path_globs) and any(match(b(path)) for b, match in self._path_globs)
+                return False
+        return not self._path_globs or not any(match(b(path)) for b, match in self._path_globs)
+
+
+def _never(path: str, name: str) -> bool:
+    return False
 
 
 class _Inside(Enum):
@@ -187,7 +191,8 @@ class _Inside(Enum):
 class Scope:
     """The rules as they stand for what lies directly in one folder. Immutable; often shared."""
 
-    __slots__ = ("_because", "_docker_at", "_git", "_glance", "_inside", "_rules", "only")
+    __slots__ = ("_because", "_docker_at", "_git", "_inside", "_rules", "only",
+                 "surely_kept")
 
     def __init__(self, rules: IgnoreRules, *, git: tuple[PatternList, ...] = (),
                  docker_at: int = -1, inside: _Inside = _Inside.PLAIN,
@@ -197,23 +202,20 @@ class Scope:
         self._docker_at = docker_at
         self._inside = inside
         self._because = because
-        self._glance = self._make_glance()
+        glance = self._make_glance()
+        self.surely_kept: Callable[[str, str], bool] = _never if glance is None else glance
+        """Whether a file (path, name) is kept, told at a glance. False: ask ``ignored_by``."""
         self.only = only
         """Where not None: just these names are to be looked for, the folder is not listed."""
 
-    def surely_kept(self, path: str, name: str) -> bool:
-        """Whether this file is kept, told at a glance. False: ask ``ignored_by``."""
-        return (self._glance is not None and path.isascii()
-                and not self._glance.spoken_of(path, name))
-
-    def _make_glance(self) -> _Glance | None:
+    def _make_glance(self) -> Callable[[str, str], bool] | None:
         """None where a glance can't tell: something is ignored already, or case is folded."""
         rules = self._rules
         if self._because is not None or self._docker_at >= 0 or any(p.fold for p in self._git):
             return None
         if self._inside is _Inside.INCLUDED:
-            return _Glance((rules.leftovers, rules.user))
-        return _Glance((rules.built_in, rules.user, *self._git, rules.docker))
+            return _Glance((rules.leftovers, rules.user)).kept
+        return _Glance((rules.built_in, rules.user, *self._git, rules.docker)).kept
 
     @property
     def passing(self) -> bool:
@@ -227,6 +229,8 @@ class Scope:
 
     def ignored_by(self, path: str, name: str, is_dir: bool) -> Pattern | None:
         """The pattern that has this entry of the folder ignored; None: it is kept."""
+        if not is_dir and self.surely_kept(path, name):
+            return None
         if not path.isascii():
             path, name = byte_text(path), byte_text(name)
         rules = self._rules

@@ -25,20 +25,21 @@ COARSE_GRAIN = 2 * _SECOND
 MODES = tuple(range(0o1000))
 """One int object a mode: 50,000 entries hold few modes, and ints above 256 are made anew."""
 
-_SIGNATURE = struct.Struct("<qqQ")
+_SIGNATURE = struct.Struct("<QqqQ")
 _pack = _SIGNATURE.pack
+SIGNATURE_SIZE = _SIGNATURE.size
 # O_NONBLOCK: where a fifo took the file's place since it was listed, open must not wait for it.
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 def signature(found: os.stat_result) -> bytes:
-    """What must stay the same for content to count as unread-but-known (the size stands beside)."""
-    return _pack(found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+    """Size, times and inode: while these stay the same, the content is known without reading."""
+    return _pack(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
 
 def inode(mark: bytes) -> int:
     """The inode number in a signature; 0 for marks that are none."""
-    return int(_SIGNATURE.unpack(mark)[2]) if len(mark) == _SIGNATURE.size else 0
+    return int(_SIGNATURE.unpack(mark)[3]) if len(mark) == _SIGNATURE.size else 0
 
 
 def lasting(found: os.stat_result, read_at: int) -> bool:
@@ -48,11 +49,6 @@ def lasting(found: os.stat_result, read_at: int) -> bool:
     """
     grain = FINE_GRAIN if found.st_ctime_ns % _SECOND else COARSE_GRAIN
     return max(found.st_mtime_ns, found.st_ctime_ns) + grain < read_at
-
-
-def same_file_state(before: os.stat_result, after: os.stat_result) -> bool:
-    """Whether nothing was written between two looks."""
-    return before.st_size == after.st_size and signature(before) == signature(after)
 
 
 class ChangedError(Exception):
@@ -74,7 +70,7 @@ def digest_file(path: str, before: os.stat_result) -> tuple[bytes, bytes]:
         raise
     try:
         digest = _digest_open(fd, before)
-        if not same_file_state(before, os.fstat(fd)):
+        if signature(os.fstat(fd)) != signature(before):
             raise ChangedError
     finally:
         os.close(fd)
@@ -93,7 +89,7 @@ def _digest_open(fd: int, before: os.stat_result) -> bytes:
     while data := os.read(fd, CHUNK):
         state.update(data)
         # A large file that is being written is given up early: it will be read again anyway.
-        if not same_file_state(before, os.fstat(fd)):
+        if signature(os.fstat(fd)) != signature(before):
             raise ChangedError
     return state.digest()
 

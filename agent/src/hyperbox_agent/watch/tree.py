@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 from hyperbox_agent.core.entries import Change, Entry, Kind
 from hyperbox_agent.core.ignore import IgnoreOptions, Pattern, Scope
 from hyperbox_agent.errors import WatchError
 from hyperbox_agent.watch.base import Counts, Hint, Problem, Refresh, ScanReport, What
-from hyperbox_agent.watch.cache import Cached, DamagedError, read_cache, write_cache
+from hyperbox_agent.watch.cache import EMPTY, read_cache, write_cache
+from hyperbox_agent.watch.collisions import case_collisions
 from hyperbox_agent.watch.depth import Depth, below_any, depths
 from hyperbox_agent.watch.ignorefiles import GITIGNORE, VENV_MARK, IgnoreFiles
 from hyperbox_agent.watch.listing import Listed, Named, is_special, list_folder
+from hyperbox_agent.watch.look import Look, no_collector
 from hyperbox_agent.watch.scan import (
     RACY,
     ChangedError,
@@ -32,23 +30,6 @@ from hyperbox_agent.watch.scan import (
 )
 
 __all__ = ["Counts", "Refresh", "ScanReport", "SourceTree"]
-
-
-@dataclass(slots=True)
-class _Look:
-    """One pass over some part of the tree."""
-
-    cache: Mapping[str, Cached] = field(default_factory=dict)
-    hashed: int = 0
-    unstable: set[str] = field(default_factory=set)
-    linked: set[int] = field(default_factory=set)
-    """Inodes with several names that were read: events tell only of the name that was used."""
-    new_dirs: dict[str, None] = field(default_factory=dict)
-    gone_dirs: dict[str, None] = field(default_factory=dict)
-    rescanned: bool = False
-
-
-_MISS: Cached = (RACY, b"", -1)
 
 
 class SourceTree:
@@ -91,10 +72,10 @@ class SourceTree:
         """
         self._require_root()
         self._clear()
-        cache, note = self._read_cache()
+        cache, note = read_cache(self._cache_file) if self._cache_file else (EMPTY, None)
         self._ignore.load()
-        look = _Look(cache=cache)
-        with _no_collector():
+        look = Look(cache=cache)
+        with no_collector():
             self._look_below("", look)
             self._settle_passing()
         self._before.clear()
@@ -108,7 +89,7 @@ class SourceTree:
             wanted = {"": Depth.BELOW}
         self._behind = True
         self._require_root()
-        look = _Look()
+        look = Look()
         if wanted and self._ignore.outside_changed():
             self._ignore.load()
             wanted = {"": Depth.BELOW}
@@ -179,7 +160,7 @@ class SourceTree:
             raise WatchError(f"the project folder is gone: {self.root}", file=self.root,
                              hint="nothing was deleted anywhere; put it back and work goes on")
 
-    def _result(self, look: _Look) -> Refresh:
+    def _result(self, look: Look) -> Refresh:
         self._settle_passing()
         self._require_root()
         changes = []
@@ -193,7 +174,7 @@ class SourceTree:
                        tuple(d for d in look.new_dirs if d in self._known),
                        tuple(d for d in look.gone_dirs if d not in self._known), look.rescanned)
 
-    def _look_at(self, path: str, depth: Depth, look: _Look) -> None:
+    def _look_at(self, path: str, depth: Depth, look: Look) -> None:
         if path.startswith("../"):
             return
         if path == "":
@@ -220,7 +201,7 @@ class SourceTree:
             return
         self._take_again(folder, path, listed, depth, look)
 
-    def _look_at_other_names(self, look: _Look) -> None:
+    def _look_at_other_names(self, look: Look) -> None:
         linked = set(look.linked)
         names = [path for children in self._known.values() for path, mark in children.items()
                  if mark == RACY or inode(mark) in linked]
@@ -228,7 +209,7 @@ class SourceTree:
             self._look_at(path, Depth.ENTRY, look)
 
     def _take_again(self, folder: str, path: str, listed: Listed, depth: Depth,
-                    look: _Look) -> None:
+                    look: Look) -> None:
         known = self._known[folder]
         taken = self._take(self._scopes[folder], path, listed, known, look)
         if taken is None:
@@ -241,14 +222,14 @@ class SourceTree:
             new = path not in self._known or path in look.new_dirs
             self._look_into(path, Depth.BELOW if new else depth, look)
 
-    def _look_into(self, folder: str, depth: Depth, look: _Look) -> None:
+    def _look_into(self, folder: str, depth: Depth, look: Look) -> None:
         if depth is Depth.BELOW:
             self._look_below(folder, look)
         else:
             for found in self._look_folder(folder, look, all_below=False):
                 self._look_below(found, look)
 
-    def _look_below(self, folder: str, look: _Look) -> None:
+    def _look_below(self, folder: str, look: Look) -> None:
         look.rescanned = True
         waiting = [folder]
         while waiting:
@@ -256,7 +237,7 @@ class SourceTree:
             look.new_dirs[at] = None
             waiting += self._look_folder(at, look, all_below=True)
 
-    def _look_folder(self, folder: str, look: _Look, *, all_below: bool) -> list[str]:
+    def _look_folder(self, folder: str, look: Look, *, all_below: bool) -> list[str]:
         """Compare a folder's listing with what is known; the folders to look below next."""
         if all_below or folder not in self._scopes:
             self._scopes[folder] = self._scope(folder)
@@ -278,7 +259,7 @@ class SourceTree:
             look.new_dirs[folder] = None
         return self._compare(folder, listing, look, all_below=all_below or changed)
 
-    def _compare(self, folder: str, listing: list[Listed], look: _Look, *,
+    def _compare(self, folder: str, listing: list[Listed], look: Look, *,
                  all_below: bool) -> list[str]:
         scope = self._scopes[folder]
         known = self._known.get(folder, {})
@@ -313,12 +294,13 @@ class SourceTree:
 
     def _unchanged(self, listing: Iterable[Listed], prefix: str, scope: Scope,
                    known: Mapping[str, bytes], fresh: dict[str, bytes],
-                   look: _Look) -> Iterator[Listed]:
+                   look: Look) -> Iterator[Listed]:
         """Pass over the files that are as they were, which is nearly all; hand out the others.
 
         One flat loop: it runs once a file of the tree, and each call in it costs 10 ms at 50,000.
         """
-        manifest, cache, kept = self.manifest, look.cache, scope.surely_kept
+        manifest, kept = self.manifest, scope.surely_kept
+        cached = look.cache.digest if look.cache is not EMPTY else None
         for listed in listing:
             name = listed.name
             path = prefix + name
@@ -331,18 +313,18 @@ class SourceTree:
                 yield listed
                 continue
             mark = signature(found)
-            old = manifest.get(path)
-            hit = cache.get(path, _MISS)
-            if old is not None and known.get(path) == mark and old.size == found.st_size:
-                fresh[old.path] = mark
-            elif old is None and hit[0] == mark and hit[2] == found.st_size:
-                fresh[path] = mark
-                manifest[path] = file_entry(path, found, hit[1])
-            else:
+            if known.get(path) == mark:
+                fresh[manifest[path].path] = mark
+                continue
+            digest = cached(path, mark) if cached is not None else None
+            if digest is None:
                 yield listed
+                continue
+            fresh[path] = mark
+            manifest[path] = file_entry(path, found, digest)
 
     def _take(self, scope: Scope, path: str, listed: Listed, known: Mapping[str, bytes],
-              look: _Look) -> tuple[bool, bytes] | None:
+              look: Look) -> tuple[bool, bytes] | None:
         """Note one listed entry: (is it a folder, its mark); None: it is not part of the tree."""
         try:
             if listed.is_dir(follow_symlinks=False):
@@ -363,11 +345,11 @@ class SourceTree:
             self._trouble(path.rpartition("/")[0] if denied else path, error)
             return path in self._known, known.get(path, RACY)
 
-    def _take_file(self, path: str, listed: Listed, mark: bytes | None, look: _Look) -> bytes:
+    def _take_file(self, path: str, listed: Listed, mark: bytes | None, look: Look) -> bytes:
         found = listed.stat(follow_symlinks=False)
         now = signature(found)
         old = self.manifest.get(path)
-        if mark == now and old is not None and old.size == found.st_size:
+        if mark == now:
             return now
         try:
             digest, now = digest_file(listed.path, found)
@@ -386,7 +368,7 @@ class SourceTree:
         return now
 
     def _take_dir(self, scope: Scope, path: str, listed: Listed, mark: bytes | None,
-                  look: _Look) -> tuple[bool, bytes] | None:
+                  look: Look) -> tuple[bool, bytes] | None:
         inner = scope.enter(path, listed.name)
         if inner is None:
             return None
@@ -452,7 +434,7 @@ class SourceTree:
         if old is not None:
             self._before.setdefault(path, old)
 
-    def _drop(self, path: str, look: _Look) -> None:
+    def _drop(self, path: str, look: Look) -> None:
         """Forget a path, with all below it."""
         waiting = [path]
         while waiting:
@@ -491,7 +473,7 @@ class SourceTree:
         ignored, special = self._passed.get(folder, (0, 0))
         self._passed[folder] = (ignored + 1, special)
 
-    def _unlisted(self, folder: str, error: OSError, look: _Look) -> None:
+    def _unlisted(self, folder: str, error: OSError, look: Look) -> None:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             self._drop(folder, look)
             return
@@ -504,49 +486,15 @@ class SourceTree:
         self.problems[path] = Problem(path, f"can't read {path or self.root}: {reason}",
                                       "mend its rights, or ignore it")
 
-    def _read_cache(self) -> tuple[dict[str, Cached], str | None]:
-        if self._cache_file is None:
-            return {}, None
-        try:
-            return read_cache(self._cache_file), None
-        except (DamagedError, OSError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is damaged"
-            return {}, f"the scan cache {self._cache_file} is not used: {reason}"
-
-    def _cacheable(self) -> Iterator[tuple[str, Cached]]:
+    def _cacheable(self) -> Iterator[tuple[str, bytes, bytes]]:
         for children in self._known.values():
             for path, mark in children.items():
                 entry = self.manifest.get(path)
                 if entry is not None and entry.kind is Kind.FILE and mark != RACY:
-                    yield path, (mark, entry.digest, entry.size)
-
-
-def case_collisions(paths: Iterable[str]) -> tuple[Problem, ...]:
-    """Pairs that differ only in case or in how accents are composed; the first in order stays."""
-    first: dict[str, str] = {}
-    found = []
-    for path in sorted(paths):
-        other = first.setdefault(unicodedata.normalize("NFC", path.casefold()), path)
-        if other != path:
-            found.append(Problem(path, f"{other} and {path} are one name on a file system that"
-                                 " folds case", "rename one of them, or ignore it"))
-    return tuple(found)
+                    yield path, mark, entry.digest
 
 
 def _same(old: Entry | None, new: Entry | None) -> bool:
     if old is None or new is None:
         return old is new
     return old.same(new)
-
-
-@contextmanager
-def _no_collector() -> Iterator[None]:
-    """Without cycle collection, which costs a third of a scan that makes 200,000 lasting objects.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
