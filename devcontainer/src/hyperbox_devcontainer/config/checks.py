@@ -191,7 +191,7 @@ def tree_path(value: Any) -> str:
 def _one_of(value: Any, words: Iterable[str], what: str) -> str:
     words = tuple(words)
     if value not in words or not isinstance(value, str):
-        from hyperbox_devcontainer.config.suggest import near
+        from hyperbox_devcontainer.suggest import near
         close = near(value, words) if isinstance(value, str) else None
         raise Wrong(f"{what}: {', '.join(words)}",
                     hint=f"did you mean `{close}`?" if close else None)

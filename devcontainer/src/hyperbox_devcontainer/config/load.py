@@ -25,9 +25,9 @@ from hyperbox_devcontainer.config.model import (
 )
 from hyperbox_devcontainer.config.reading import Source, read
 from hyperbox_devcontainer.config.schema import KEYS, SECTIONS, TARGET, TOP, Key
-from hyperbox_devcontainer.config.suggest import near
 from hyperbox_devcontainer.errors import ConfigError, InputError, WorkstationError
 from hyperbox_devcontainer.paths import find_project
+from hyperbox_devcontainer.suggest import near
 
 DEFAULT_TARGET = "process"
 _PREFIXES = tuple(f"HYPERBOX_{section}_".upper() for section in SECTIONS)

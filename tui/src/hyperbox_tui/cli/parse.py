@@ -116,7 +116,7 @@ class _Parser:
         name, equals, value = word.partition("=")
         flag = self._long.get(name)
         if flag is None:
-            from hyperbox_devcontainer.config.suggest import near
+            from hyperbox_devcontainer.suggest import near
             close = near(name, self._long)
             raise self._wrong(f"unknown flag {name}", f"did you mean `{close}`?" if close else None)
         if equals and not flag.takes:
@@ -145,7 +145,7 @@ class _Parser:
 
     def _value(self, flag: Flag, name: str, word: str) -> int | float | str:
         if flag.choices and word not in flag.choices:
-            from hyperbox_devcontainer.config.suggest import near
+            from hyperbox_devcontainer.suggest import near
             close = near(word, flag.choices)
             raise self._wrong(f"{name} is one of {', '.join(flag.choices)}, not {word!r}",
                               f"did you mean `{close}`?" if close else None)
@@ -174,7 +174,7 @@ class _Parser:
 
 
 def _unknown_verb(word: str) -> UsageError:
-    from hyperbox_devcontainer.config.suggest import near
+    from hyperbox_devcontainer.suggest import near
     close = near(word.lstrip("-"), BY_NAME)
     what = "unknown flag" if word.startswith("-") else "unknown verb"
     return UsageError(f"{what} {word!r}", hint=f"did you mean `hyperbox {close}`?" if close else

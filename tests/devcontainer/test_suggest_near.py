@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hyperbox_devcontainer.config.schema import KEYS
-from hyperbox_devcontainer.config.suggest import near
+from hyperbox_devcontainer.suggest import near
 
 WORDS = [key.name for key in KEYS.values()]
 
