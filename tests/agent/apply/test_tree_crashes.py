@@ -66,6 +66,7 @@ def check_after_a_crash(base: str, old: Files, new: Files) -> None:
         for name in ("stage", "trash"):
             assert os.listdir(os.path.join(tree.home, name)) == []
         assert not os.path.exists(os.path.join(tree.home, "journal"))
+        assert not os.path.exists(os.path.join(tree.home, "kept")), "nobody else wrote anything"
         bring(tree, 3, new)
         assert same_tree(look(tree.root), whole(new))
         assert tree.missing(tree.rollback(1)) == ()

@@ -6,6 +6,8 @@ import os
 import shutil
 import stat
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,39 @@ def test_a_write_after_the_look_and_before_the_batch_is_kept_too(tree: Tree) -> 
     applied = tree.apply(staged)
     tree.commit(applied)
     assert [Path(kept.where).read_bytes() for kept in applied.kept] == [b"in between"]
+
+
+def test_a_write_at_the_last_moment_is_kept_too(tree: Tree) -> None:
+    """The program is stopped, not asked: it may have replaced a file just before."""
+
+    @contextmanager
+    def freeze() -> Iterator[None]:
+        for name in ("a.py", "new.py"):
+            Path(tree.root, "tmp").write_bytes(b"last moment " + name.encode())
+            os.replace(os.path.join(tree.root, "tmp"), os.path.join(tree.root, name))
+        yield
+
+    files: Files = {**FILES, "a.py": b"edited", "new.py": b"new"}
+    changes = diff(tree.manifest(), manifest_of(files))
+    applied = tree.apply(tree.stage(2, changes, blobs_of(files)), freeze=freeze)
+    assert same_tree(look(tree.root), whole(files))
+    tree.commit(applied)
+    assert {kept.path: Path(kept.where).read_bytes() for kept in applied.kept} \
+        == {"a.py": b"last moment a.py", "new.py": b"last moment new.py"}
+
+
+def test_a_folder_that_goes_at_the_last_moment_is_made_again(tree: Tree) -> None:
+    @contextmanager
+    def freeze() -> Iterator[None]:
+        shutil.rmtree(os.path.join(tree.root, "pkg"))
+        yield
+
+    files: Files = {**FILES, "pkg/c.py": b"33", "pkg/e.py": b"5"}
+    changes = diff(tree.manifest(), manifest_of(files))
+    tree.apply(tree.stage(2, changes, blobs_of(files)), freeze=freeze)
+    assert look(tree.root)["pkg/c.py"] == b"33"
+    assert look(tree.root)["pkg/e.py"] == b"5"
+    assert [item.path for item in tree.damage()] == ["pkg/d.py"]
 
 
 def test_a_removed_file_that_the_program_had_written_is_kept(tree: Tree) -> None:
