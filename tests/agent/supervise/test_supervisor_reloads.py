@@ -140,6 +140,21 @@ async def test_without_overlap_the_old_one_is_stopped_first_and_comes_back(
     assert failed.error.path == "ver.py"
     assert await program.ask() == "v1"
     assert supervisor.serving == 2
+    last = [event for event in program.events if event["event"] == "state"][-1]
+    assert (last["state"], last["number"], last["error"]["path"]) == ("live", 2, "ver.py")
+    # In place both have the same root: whoever knows where the old content is, is asked.
+    keep = tmp_path / "kept"
+    shutil.copytree(program.root, keep)
+
+    async def locate(number: int) -> str:
+        assert number == 2
+        return str(keep)
+
+    supervisor._locate = locate
+    program.write(ver="import nope\n")
+    assert not (await program.reload(supervisor, 3)).ok
+    assert await program.ask() == "v1"
+    assert supervisor.root == str(keep)
     assert (await program.reload(supervisor, 4, permit=no)).superseded
     assert await program.ask() == "v1"
 

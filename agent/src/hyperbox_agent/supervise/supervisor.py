@@ -339,9 +339,21 @@ class Supervisor:
         if attempt.instance is not None and attempt.ok:
             return await self._succeed(attempt, attempt.instance, number)
         reloaded = self._failed(attempt)
-        if old is not None and old_number is not None and old.root != root:
-            await self._start_again(old_number, old.root, "the new version failed")
+        if old is not None and old_number is not None:
+            await self._put_back(old_number, old.root, root)
         return reloaded
+
+    async def _put_back(self, number: int, old_root: str, new_root: str) -> None:
+        """Start the old version again, where its content still stands apart from the new one's."""
+        failure = self._service.error
+        place: str | None = old_root
+        if old_root == new_root and self._locate is not None:
+            place = await self._locate(number)
+        if place is None or place == new_root:
+            return
+        if await self._start_again(number, place, "the new version failed"):
+            self._service.error = failure
+            self._service.tell(State.LIVE)
 
     async def _succeed(self, attempt: Attempt, instance: Instance, number: int) -> Reloaded:
         old = self._service.live
