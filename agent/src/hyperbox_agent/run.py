@@ -147,9 +147,16 @@ async def _run(arguments: RunArguments) -> int:
     clock = SystemClock()
     speaker = Speaker(as_json=arguments.json)
     home = own_folder(root)
-    host = Host(home, clock, speaker.event)
     tree = SourceTree(root, options=IgnoreOptions(), cache_file=os.path.join(home, "scan"))
     source = Source(tree, lambda sink: choose_watcher(root, sink), clock, lock=GitLock(root))
+
+    def on_event(event: Mapping[str, Any]) -> None:
+        if event.get("event") == "wrote":
+            source.own(event["paths"])
+        else:
+            speaker.event(event)
+
+    host = Host(home, clock, on_event)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -408,8 +408,10 @@ class Supervisor:
                 self._nudge()
         elif event == "wrote":
             paths = report.get("paths")
-            self._writes.add([path for path in paths if isinstance(path, str)]
-                             if isinstance(paths, list) else (), self._clock.now())
+            written = [path for path in paths if isinstance(path, str)] if isinstance(
+                paths, list) else []
+            self._writes.add(written, self._clock.now())
+            self._sink({"event": "wrote", "number": instance.number, "paths": written})
         elif event != "listening":
             self._sink({**report, "number": instance.number})
 

@@ -29,6 +29,9 @@ CALM = 8.0
 """A file of BIG bytes that took COSTLY seconds to read is read again only after CALM times that:
 one that is written all the time must not hold up the others."""
 
+OWN = 1.0
+"""Seconds within which a change of a path that the program opened for writing is its own."""
+
 WHOLE_WRITE = frozenset({What.WRITTEN, What.MOVED_IN})
 
 MakeWatcher = Callable[[Callable[[list[Hint]], None]], Watcher]
@@ -70,6 +73,10 @@ class Source:
         self._hints: list[Hint] = []
         self._unstable: dict[str, float] = {}
         """Paths whose content isn't known, and when to look at them again."""
+        self._fresh: dict[str, float] = {}
+        """Paths that became dirty since the last batch, and when."""
+        self._own: dict[str, float] = {}
+        """Paths that the program itself writes, and until when."""
         self._wake = asyncio.Event()
         self._dirty: dict[str, Entry | None] = {}
         self._serial = 0
@@ -125,6 +132,19 @@ class Source:
         """``path`` is no longer what was read: it travels with no batch until it is read again."""
         self._unstable.setdefault(path, self._clock.now() + UNSTABLE_LOOK)
         self._wake.set()
+
+    def own(self, paths: Iterable[str]) -> None:
+        """The program says that it is writing these: what changes there now is no save.
+
+        Its word may come a moment after the event of the write, so what came just before it counts
+        as its own too, unless a batch with it is on its way already.
+        """
+        now = self._clock.now()
+        self._own = {path: until for path, until in self._own.items() if until > now}
+        for path in paths:
+            self._own[path] = now + OWN
+            if self._fresh.pop(path, 0.0) > now - OWN:
+                self._dirty.pop(path, None)
 
     def accept(self, changes: Iterable[Change]) -> None:
         """These changes are live: they are the state that later ones are compared with."""
@@ -216,6 +236,10 @@ class Source:
         for path in refresh.unstable:
             self._settler.event(path, False, now)
         for change in refresh.changes:
+            if self._own.get(change.path, 0.0) > now and change.path not in self._dirty:
+                continue
+            if change.path not in self._dirty:
+                self._fresh[change.path] = now
             self._mark(change.path, self._dirty.get(change.path, change.old))
             hint = hints.get(change.path)
             whole = hint is not None and hint.what in WHOLE_WRITE and proves_write(change)
@@ -271,6 +295,7 @@ class Source:
         changes = self.changes()
         batch = self._batch(changes, settled=settled)
         self._settler.taken()
+        self._fresh.clear()
         self._forced = False
         if not changes and not drafted:
             return None

@@ -180,6 +180,8 @@ class Session:
         kind = event.get("event")
         if kind == "log":
             self._tell(events.log_event(self.options.project, self.options.target, event))
+        elif kind == "wrote":
+            self._source.own(event.get("paths", ()))
         elif kind == "state":
             self._live = event.get("number") if event.get("state") == "live" else self._live
             self.view.url = event.get("url") or self.view.url
