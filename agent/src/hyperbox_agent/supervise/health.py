@@ -83,6 +83,11 @@ class _BadAnswerError(Exception):
     """It answered, and the answer is no good."""
 
 
+_SILENT = 20
+"""Connections that the program took and closed without an answer: some may be a server that is not
+set up yet, so many (one to two seconds of asking) are a handler that fails."""
+
+
 def judge(answer: Answer, health: str | None, baseline: int | None) -> str | None:
     """What is wrong with an answer; None: nothing."""
     status = answer.status
@@ -184,7 +189,7 @@ async def _until_ready(subject: Subject, rules: Rules, seen: _Seen, clock: Clock
 
 
 async def _until_answer(address: Address, rules: Rules, seen: _Seen, clock: Clock) -> int | None:
-    pause, bad = _FIRST_PAUSE, 0
+    pause, bad, silent = _FIRST_PAUSE, 0, 0
     path, host = rules.health or "/", f"localhost:{rules.port}"
     while True:
         try:
@@ -202,6 +207,9 @@ async def _until_answer(address: Address, rules: Rules, seen: _Seen, clock: Cloc
             await clock.sleep(_BAD_PAUSE)
         except (OSError, NoAnswerError) as error:
             seen.what = _connect_words(error)
+            silent += isinstance(error, NoAnswerError)
+            if silent > _SILENT:
+                raise _BadAnswerError(f"{seen.what} at {path}") from error
             await clock.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE)
 
