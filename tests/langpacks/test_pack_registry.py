@@ -39,6 +39,7 @@ def test_an_unknown_pack_names_the_known() -> None:
 def test_a_third_partys_pack_comes_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = EntryPoint("broken", "no_such_module_here:PACK", "hyperbox.packs")
     useless = EntryPoint("useless", "json:dumps", "hyperbox.packs")
+    monkeypatch.setattr("hyperbox_langpacks.registry._others_are_installed", lambda: True)
     monkeypatch.setattr("importlib.metadata.entry_points",
                         lambda group: [broken, useless] if group == "hyperbox.packs" else [])
     assert pack_names() == ("broken", "python", "useless")
@@ -51,6 +52,17 @@ def test_a_third_partys_pack_comes_by_its_entry_point(monkeypatch: pytest.Monkey
     assert pack is PACK
     assert any("'broken' can't be loaded" in note for note in found.notes)
     assert found.command.argv == ("/usr/bin/python3", "app.py")
+
+
+def test_a_third_partys_distribution_is_seen_where_it_is_installed(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path), str(tmp_path / "gone")])
+    assert pack_names() == ("python",)
+    info = tmp_path / "cobolpack-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Name: cobolpack\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[hyperbox.packs]\ncobol = cobolpack:PACK\n")
+    assert pack_names() == ("cobol", "python")
 
 
 def test_nothing_found_says_what_to_do() -> None:

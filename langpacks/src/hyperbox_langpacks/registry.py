@@ -7,6 +7,8 @@ when it is looked for. The built-in ones are also known without any metadata, fo
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import import_module
@@ -83,13 +85,43 @@ def _loaders() -> dict[str, Callable[[], object]]:
     """Built-in packs, and on top of them what is installed."""
     loaders: dict[str, Callable[[], object]] = {
         name: _from_place(place) for name, place in BUILT_IN.items()}
-    # 4 ms, and only where somebody asks for packs.
+    if not _others_are_installed():
+        return loaders
     from importlib.metadata import entry_points
 
     for entry in entry_points(group=GROUP):
         if entry.name not in BUILT_IN:
             loaders[entry.name] = entry.load
     return loaders
+
+
+def _others_are_installed() -> bool:
+    """Whether a distribution that is not ours may have a pack.
+
+    A glance at the files in place of importlib.metadata, whose import alone is a quarter of what
+    `hyperbox config` may take; hardly anybody has a pack of others.
+    """
+    return any(_may_have_packs(folder) for folder in sys.path)
+
+
+def _may_have_packs(folder: str) -> bool:
+    try:
+        names = os.listdir(folder or ".")
+    except NotADirectoryError:
+        return True  # an archive: importlib.metadata looks inside
+    except OSError:
+        return False
+    return any(_names_packs(os.path.join(folder, name, "entry_points.txt")) for name in names
+               if name.endswith((".dist-info", ".egg-info"))
+               and not name.startswith("hyperbox_langpacks-"))
+
+
+def _names_packs(path: str) -> bool:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return f"[{GROUP}]" in file.read()
+    except OSError:
+        return False
 
 
 def _from_place(place: str) -> Callable[[], object]:
