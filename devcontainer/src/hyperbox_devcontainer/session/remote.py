@@ -20,6 +20,7 @@ from hyperbox_langpacks.base import Rung
 ASK_ABOVE = 256 * 1024
 """Bytes of new content above which one more round trip asks what the target already has."""
 
+ONE_WRITE = 48 * 1024
 FEW = 64
 """Batches of at most this many files are edits; their content is remembered for the next delta."""
 
@@ -65,8 +66,8 @@ class RemoteAgent:
             first=first).pack()
         shipment = _Shipment(self._read, wanted, self._recent, compress=self._compress)
         try:
-            answer = await self._link.call("generation", body, shipment.stream(head),
-                                           timeout=None)
+            payload = shipment.whole(head) if shipment.small else shipment.stream(head)
+            answer = await self._link.call("generation", body, payload, timeout=None)
         except AgentError:
             if shipment.stale is None:
                 raise
@@ -152,6 +153,17 @@ class _Shipment:
         self.sent = 0
         self.stale: str | None = None
         """The file that was no longer what the batch says."""
+
+    @property
+    def small(self) -> bool:
+        """Whether it is worth gathering: call and content then leave in one write."""
+        return sum(change.new.size for change in self._wanted if change.new) <= ONE_WRITE
+
+    def whole(self, head: bytes) -> bytes:
+        """The payload at once. Raises WatchError for a file that changed since it was hashed."""
+        payload = head + b"".join(pack_blobs(self._records()))
+        self.sent = len(payload) - len(head)
+        return payload
 
     async def stream(self, head: bytes) -> AsyncIterator[bytes]:
         """The payload: the listed changes, then the bundle of blobs."""
