@@ -55,11 +55,11 @@ class ChangedError(Exception):
     """The file changed while it was read."""
 
 
-def digest_file(path: str, before: os.stat_result) -> tuple[bytes, bytes]:
+def digest_file(path: str, before: os.stat_result, mark: bytes) -> tuple[bytes, bytes]:
     """SHA-256 of a file's bytes, and its signature (``RACY`` where it can't be relied on).
 
-    Raises ChangedError when it is not from begin to end the file that ``before`` saw, OSError when
-    it can't be read.
+    ``mark`` is the signature of ``before``. Raises ChangedError when it is not from begin to end
+    the file that ``before`` saw, OSError when it can't be read.
     """
     read_at = time.time_ns()
     try:
@@ -69,27 +69,27 @@ def digest_file(path: str, before: os.stat_result) -> tuple[bytes, bytes]:
             raise ChangedError from error
         raise
     try:
-        digest = _digest_open(fd, before)
-        if signature(os.fstat(fd)) != signature(before):
+        if before.st_size < CHUNK:
+            # One byte more than expected: a short read is the end, and no second one is needed.
+            data = os.read(fd, before.st_size + 1)
+            if len(data) != before.st_size:
+                raise ChangedError
+            digest = hashlib.sha256(data).digest()
+        else:
+            digest = _digest_large(fd, mark)
+        if signature(os.fstat(fd)) != mark:
             raise ChangedError
     finally:
         os.close(fd)
-    return digest, signature(before) if lasting(before, read_at) else RACY
+    return digest, mark if lasting(before, read_at) else RACY
 
 
-def _digest_open(fd: int, before: os.stat_result) -> bytes:
-    size = before.st_size
-    if size < CHUNK:
-        # One byte more than expected: a short read is the end of the file, and no second is needed.
-        data = os.read(fd, size + 1)
-        if len(data) != size:
-            raise ChangedError
-        return hashlib.sha256(data).digest()
+def _digest_large(fd: int, mark: bytes) -> bytes:
     state = hashlib.sha256()
     while data := os.read(fd, CHUNK):
         state.update(data)
         # A large file that is being written is given up early: it will be read again anyway.
-        if signature(os.fstat(fd)) != signature(before):
+        if signature(os.fstat(fd)) != mark:
             raise ChangedError
     return state.digest()
 

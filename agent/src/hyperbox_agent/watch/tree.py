@@ -267,8 +267,7 @@ class SourceTree:
         fresh: dict[str, bytes] = {}
         below = []
         ignored = special = 0
-        manifest = self.manifest
-        for listed in self._unchanged(listing, prefix, scope, known, fresh, look):
+        for listed in self._without_files(listing, prefix, scope, known, fresh, look):
             path = prefix + listed.name
             taken = self._take(scope, path, listed, known, look)
             if taken is None:
@@ -276,10 +275,8 @@ class SourceTree:
                 special += is_special(listed)
                 continue
             is_folder, mark = taken
-            entry = manifest.get(path)
-            if entry is not None:
-                path = entry.path
-            fresh[path] = mark
+            entry = self.manifest.get(path)
+            fresh[entry.path if entry else path] = mark
             if is_folder and (all_below or path not in self._known or path in look.new_dirs):
                 below.append(path)
         self._known[folder] = fresh
@@ -292,19 +289,19 @@ class SourceTree:
                 self._drop(path, look)
         return below
 
-    def _unchanged(self, listing: Iterable[Listed], prefix: str, scope: Scope,
-                   known: Mapping[str, bytes], fresh: dict[str, bytes],
-                   look: Look) -> Iterator[Listed]:
-        """Pass over the files that are as they were, which is nearly all; hand out the others.
+    def _without_files(self, listing: Iterable[Listed], prefix: str, scope: Scope,
+                       known: Mapping[str, bytes], fresh: dict[str, bytes],
+                       look: Look) -> Iterator[Listed]:
+        """Note the files that no rule speaks of, which are nearly all; hand out the rest.
 
         One flat loop: it runs once a file of the tree, and each call in it costs 10 ms at 50,000.
         """
         manifest, kept = self.manifest, scope.surely_kept
         cached = look.cache.digest if look.cache is not EMPTY else None
         for listed in listing:
-            name = listed.name
-            path = prefix + name
-            if not listed.is_file(follow_symlinks=False) or not kept(path, name):
+            path = prefix + listed.name
+            if (not listed.is_file(follow_symlinks=False) or not kept(path, listed.name)
+                    or path in self._known):
                 yield listed
                 continue
             try:
@@ -318,10 +315,10 @@ class SourceTree:
                 continue
             digest = cached(path, mark) if cached is not None else None
             if digest is None:
-                yield listed
-                continue
-            fresh[path] = mark
-            manifest[path] = file_entry(path, found, digest)
+                fresh[path] = self._read(path, listed.path, found, mark, look)
+            else:
+                fresh[path] = mark
+                manifest[path] = file_entry(path, found, digest)
 
     def _take(self, scope: Scope, path: str, listed: Listed, known: Mapping[str, bytes],
               look: Look) -> tuple[bool, bytes] | None:
@@ -334,7 +331,11 @@ class SourceTree:
             if path in self._known:
                 self._drop(path, look)
             if listed.is_file(follow_symlinks=False):
-                return False, self._take_file(path, listed, known.get(path), look)
+                found = listed.stat(follow_symlinks=False)
+                mark = signature(found)
+                if known.get(path) != mark:
+                    mark = self._read(path, listed.path, found, mark, look)
+                return False, mark
             return (False, self._take_link(path, listed)) if listed.is_symlink() else None
         except FileNotFoundError:
             # Gone since it was listed. An event will tell, if it is not told already.
@@ -345,14 +346,10 @@ class SourceTree:
             self._trouble(path.rpartition("/")[0] if denied else path, error)
             return path in self._known, known.get(path, RACY)
 
-    def _take_file(self, path: str, listed: Listed, mark: bytes | None, look: Look) -> bytes:
-        found = listed.stat(follow_symlinks=False)
-        now = signature(found)
-        old = self.manifest.get(path)
-        if mark == now:
-            return now
+    def _read(self, path: str, full: str, found: os.stat_result, mark: bytes, look: Look) -> bytes:
+        """Note a file's content; the mark to know it by. What can't be read stays as it was."""
         try:
-            digest, now = digest_file(listed.path, found)
+            digest, mark = digest_file(full, found, mark)
         except ChangedError:
             look.unstable.add(path)
             return RACY
@@ -364,8 +361,9 @@ class SourceTree:
             look.linked.add(found.st_ino)
         if self.problems:
             self.problems.pop(path, None)
+        old = self.manifest.get(path)
         self._put(file_entry(path if old is None else old.path, found, digest))
-        return now
+        return mark
 
     def _take_dir(self, scope: Scope, path: str, listed: Listed, mark: bytes | None,
                   look: Look) -> tuple[bool, bytes] | None:
