@@ -85,6 +85,14 @@ def test_what_was_sent_for_a_superseded_batch_need_not_be_sent_again(tmp_path: P
         assert tree.missing(changes) == ()
 
 
+def test_what_is_nowhere_is_told_by_digest(tmp_path: Path) -> None:
+    with opened(tmp_path) as tree:
+        bring(tree, 1, OLD)
+        assert tree.lacks([sha(b"new"), sha(b"1"), sha(b"2")]) == (sha(b"new"),)
+        tree.commit(bring(tree, 2, NEW))
+        assert tree.lacks([sha(b"1"), sha(b"new")]) == (), "kept in the store, stands in the tree"
+
+
 def test_undo_brings_back_the_very_files(tmp_path: Path) -> None:
     with opened(tmp_path) as tree:
         tree.commit(bring(tree, 1, OLD))

@@ -89,6 +89,27 @@ def test_a_copy_is_a_file_of_its_own(store: BlobStore, tmp_path: Path) -> None:
         store.copy_to(sha(b"data"), str(copy))
 
 
+def test_blocks_are_shared_where_the_filesystem_can(tmp_path: Path) -> None:
+    class Sharing(WatchedOps):
+        shared = 0
+
+        def clone(self, source: int, target: int) -> bool:
+            os.write(target, os.pread(source, 10_000_000, 0))
+            Sharing.shared += 1
+            return True
+
+    store = BlobStore(str(tmp_path / "store"), Sharing())
+    for name, data in (("small", b"small"), ("large", os.urandom(1_000_000))):
+        store.put(sha(data), data)
+        store.copy_to(sha(data), str(tmp_path / name))
+        assert (tmp_path / name).read_bytes() == data
+    assert Sharing.shared == 1
+    damage(store, sha(data))
+    with pytest.raises(MissingBlobsError):
+        store.copy_to(sha(data), str(tmp_path / "damaged"))
+    assert not (tmp_path / "damaged").exists()
+
+
 def test_a_damaged_blob_is_not_copied(store: BlobStore, tmp_path: Path) -> None:
     store.put(sha(b"data"), b"data")
     damage(store, sha(b"data"))

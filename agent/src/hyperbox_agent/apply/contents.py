@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from hyperbox_agent.apply.damage import digest_of
 from hyperbox_agent.apply.folders import Folders, facts_of
@@ -42,8 +42,12 @@ class Contents:
             if change.new is not None and change.new.kind is Kind.FILE:
                 wanted.setdefault(change.new.digest, change.new)
         self._found = {} if tree else self._look_at(wanted.values())
-        stored = self._store.which(wanted)
-        return tuple(digest for digest in wanted
+        return self.lacks(wanted, tree)
+
+    def lacks(self, digests: Collection[bytes], tree: Manifest) -> tuple[bytes, ...]:
+        """Those of ``digests`` that are nowhere here, in their order."""
+        stored = self._store.which(digests)
+        return tuple(digest for digest in digests
                      if digest not in stored and digest not in self._found
                      and self._path(digest, tree) is None)
 

@@ -174,6 +174,10 @@ class Tree:
         """The digests that must be sent for ``changes``: in no store and under no path here."""
         return self._contents.missing(self._relative(changes), self._present())
 
+    def lacks(self, digests: Sequence[bytes]) -> tuple[bytes, ...]:
+        """Those of ``digests`` that are nowhere here."""
+        return self._contents.lacks(digests, self._present())
+
     def begin(self, number: int, changes: Sequence[Change]) -> Stager:
         """Begin to stage generation ``number``: ``add`` what ``missing`` named, then ``finish``.
 

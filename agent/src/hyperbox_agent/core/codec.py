@@ -117,15 +117,14 @@ def _inflate(data: bytes, size: int) -> bytes:
 
 
 def _build(fixed: memoryview, paths: list[str], targets: bytes) -> list[Entry]:
-    records = list(_FIXED.iter_unpack(fixed))
-    kinds = bytes(fixed[:: _FIXED.size]) if records else b""
+    kinds = bytes(fixed[:: _FIXED.size])
     if kinds and max(kinds) >= len(_KINDS):
         raise ProtocolError(f"an entry of the unknown kind {max(kinds)} came")
     texts = iter(_split(targets, kinds.count(_NUMBER[Kind.LINK])))
     link, no_digest, by_number = Kind.LINK, _NO_DIGEST, _KINDS
     out: list[Entry] = []
     add = out.append
-    for path, (number, mode, size, digest) in zip(paths, records, strict=True):
+    for path, (number, mode, size, digest) in zip(paths, _FIXED.iter_unpack(fixed), strict=True):
         kind = by_number[number]
         add(Entry(path, kind, mode, size, b"" if digest == no_digest else digest,
                   next(texts) if kind is link else ""))
