@@ -159,7 +159,7 @@ class BlobStore:
             os.close(fd)
 
     def _clone(self, digest: bytes, target: int) -> bool:
-        """Share a large blob's blocks. (For a small one that costs three times a copy, on btrfs.)"""
+        """Share a large blob's blocks. (For a small one that costs three copies, on btrfs.)"""
         try:
             source = os.open(self.path(digest), _FLAGS_READ)
         except OSError:
