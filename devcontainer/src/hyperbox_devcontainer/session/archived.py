@@ -54,6 +54,7 @@ class ArchiveBase:
 
     def converge(self, ready: Configured, source: Source) -> tuple[Change, ...] | None:
         """See Base. A running generation that isn't kept here is replaced by a first start."""
+        self._archive.share(source.tree.manifest)
         serving = ready.serving if ready.adopted else None
         if serving is None or serving not in self._archive.generations():
             source.rebase(())
