@@ -87,8 +87,10 @@ class Archive:
         return self._history.at(number)
 
     def share(self, manifest: Manifest) -> None:
-        """Keep the entries of ``manifest`` in place of equal ones of our own: a tree of 50,000 files
-        is otherwise in memory twice (18 MB)."""
+        """Keep the entries of ``manifest`` in place of equal ones of our own.
+
+        A tree of 50,000 files is otherwise in memory twice (18 MB).
+        """
         own = self._history.manifest
         shared = {path: entry for path, entry in manifest.items()
                   if path in own and own[path].same(entry)}
