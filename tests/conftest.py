@@ -77,6 +77,9 @@ NEEDS = {
     "bash": _program("bash"),
     "zsh": _program("zsh"),
     "fish": _program("fish"),
+    # exFAT folds names and has neither modes nor links: the file system of many a memory card.
+    "exfat": Need(lambda: all(map(shutil.which, ("mount.exfat-fuse", "mkfs.exfat")))
+                  and os.access("/dev/fuse", os.W_OK), "apt-get install exfat-fuse exfatprogs"),
     "venv": _module("ensurepip", "apt-get install python3-venv"),
 }
 

@@ -14,7 +14,7 @@ from hyperbox_agent.apply import Applied, Tree
 from hyperbox_agent.core.plan import diff
 from hyperbox_agent.errors import ApplyError
 
-pytestmark = pytest.mark.needs("root", "mount.exfat-fuse", "mkfs.exfat")
+pytestmark = pytest.mark.needs("root", "mount", "exfat")
 
 OLD: Files = {"Readme.py": b"1", **{f"Sub/m{n}.py": b"%d" % n for n in range(20)}}
 NEW: Files = {"readme.py": b"1", **{f"sub/m{n}.py": b"%d" % n for n in range(20)}}
