@@ -248,8 +248,6 @@ class Conversation:
             self.drop_backend()
             self._relay.wait_first(self)
 
-    # -- the instance's side ----------------------------------------------------------------
-
     def _read_backend(self, backend: End) -> None:
         if not backend.reading:
             return
@@ -292,6 +290,8 @@ class Conversation:
         if response.opaque:
             self._become_opaque()
             self._release_inbox()
+        elif self.backend is not None:
+            self.backend.acknowledge()
 
     def _answered(self, *, whole: bool) -> None:
         """The answer is complete. ``whole``: nothing came behind it."""
