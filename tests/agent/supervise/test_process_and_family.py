@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import subprocess
@@ -139,9 +140,10 @@ async def test_stdin_has_no_end_and_takes_what_is_fed() -> None:
 
 
 async def test_a_terminal_is_a_real_one_with_its_size_and_sigwinch(helpers: Any) -> None:
-    code = ("import os, signal, sys\n"
-            "say = lambda *a: print(os.isatty(0), os.get_terminal_size(), os.ttyname(0), "
-            "os.getsid(0) == os.tcgetpgrp(0), flush=True)\n"
+    code = ("import os, signal\n"
+            # os.write: a handler that prints while the program prints is an error in Python.
+            "say = lambda *a: os.write(1, f'{os.isatty(0)} {os.get_terminal_size()} "
+            "{os.ttyname(0)} {os.getsid(0) == os.tcgetpgrp(0)}\\n'.encode())\n"
             "signal.signal(signal.SIGWINCH, say)\n"
             "say()\n"
             "print('? ', end='', flush=True)\n"
@@ -151,8 +153,14 @@ async def test_a_terminal_is_a_real_one_with_its_size_and_sigwinch(helpers: Any)
     await helpers.until(lambda: run.lines)
     assert run.lines[0].startswith("True os.terminal_size(columns=80, lines=24) /dev/pts/")
     assert run.lines[0].endswith("True")
-    set_size(run.stdin, 40, 132)
-    await helpers.until(lambda: any("columns=132, lines=40" in line for line in run.lines))
+    columns = itertools.count(101)
+
+    def resized() -> bool:
+        # Again and again: a signal between Python's last look and its read waits for that read.
+        set_size(run.stdin or -1, 40, next(columns))
+        return any("columns=1" in line and "lines=40" in line for line in run.lines)
+
+    await helpers.until(resized)
     os.write(run.stdin, b"yes\n")
     await asyncio.wait_for(run.child.wait(), 10)
     await run.pumps[0].drained(2)
