@@ -148,6 +148,31 @@ async def test_excludes_outside_of_the_root_wake_the_watcher_too(repo: Path) -> 
         await w.until(lambda: "a.log" not in w.tree.manifest)
 
 
+@pytest.mark.needs("inotify")
+async def test_a_repository_that_is_made_later_brings_its_excludes(tmp_path: Path) -> None:
+    root = tmp_path / "later"
+    put(root, "a.log")
+    async with Watching(root) as w:
+        git(root, "init", "-q")
+        put(root, ".git/info/exclude", "*.log\n")
+        put(root, "b", "1")
+        await w.until(lambda: "b" in w.tree.manifest and "a.log" not in w.tree.manifest)
+        put(root, ".git/info/exclude", "")
+        await w.until(lambda: "a.log" in w.tree.manifest)
+
+
+@pytest.mark.needs("inotify")
+async def test_excludes_are_watched_again_after_the_root_came_back(repo: Path) -> None:
+    async with Watching(repo) as w:
+        repo.rename(repo.parent / "away")
+        await w.hinted("", What.ROOT_GONE)
+        (repo.parent / "away").rename(repo)
+        await w.hinted("", What.ROOT_BACK)
+        await w.equal()
+        put(repo, ".git/info/exclude", "*.log\n")
+        await w.until(lambda: "a.log" not in w.tree.manifest)
+
+
 def test_rules_hold_without_any_repository(tmp_path: Path) -> None:
     put(tmp_path, ".gitignore", "*.log\n")
     put(tmp_path, "a.log")

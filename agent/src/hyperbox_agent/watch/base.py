@@ -33,7 +33,7 @@ class What(Enum):
     ROOT_GONE = "root gone"
     """The root is not there (moved, deleted, unmounted, or replaced by an empty folder)."""
     ROOT_BACK = "root back"
-    """The root is there again; a ``LOST`` for it follows."""
+    """The root is there again, or another folder in its place; a ``LOST`` for it follows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,6 +183,8 @@ class IgnoreFiles:
 
     def outside_changed(self) -> bool:
         """Whether a file that ``load`` read, or missed, is another one now. A stat each."""
+        if self._options.git and self._exclude is None and repository_at(self.root) is not None:
+            return True
         return any(_identity(path) != seen for path, seen in self._outside.items())
 
     @property

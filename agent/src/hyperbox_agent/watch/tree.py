@@ -118,9 +118,7 @@ class SourceTree:
     def dirs(self) -> Iterator[str]:
         """The folders to watch, the root ("") among them; git's own excludes too."""
         yield from list(self._known)
-        exclude = self._ignore.exclude_file
-        if exclude is not None:
-            yield os.path.dirname(exclude)
+        yield from self._git_dirs()
 
     def reason(self, path: str, *, is_dir: bool = False) -> Pattern | None:
         """The pattern that has ``path`` ignored; None if it is not."""
@@ -153,6 +151,9 @@ class SourceTree:
                      self._passing, self._before):
             kept.clear()
 
+    def _git_dirs(self) -> list[str]:
+        return [os.path.dirname(self._ignore.exclude_file)] if self._ignore.exclude_file else []
+
     # -- the pass -----------------------------------------------------------------------------
 
     def _require_root(self) -> None:
@@ -163,15 +164,15 @@ class SourceTree:
     def _result(self, look: Look) -> Refresh:
         self._settle_passing()
         self._require_root()
-        changes = []
-        for path, old in sorted(self._before.items()):
-            new = self.manifest.get(path)
-            if not _same(old, new):
-                changes.append(Change(path, old, new))
+        changes = [Change(path, old, self.manifest.get(path))
+                   for path, old in sorted(self._before.items())
+                   if not _same(old, self.manifest.get(path))]
         self._before.clear()
         self._behind = False
-        return Refresh(tuple(changes), frozenset(look.unstable),
-                       tuple(d for d in look.new_dirs if d in self._known),
+        new_dirs = [folder for folder in look.new_dirs if folder in self._known]
+        if "" in look.new_dirs:
+            new_dirs += self._git_dirs()
+        return Refresh(tuple(changes), frozenset(look.unstable), tuple(new_dirs),
                        tuple(d for d in look.gone_dirs if d not in self._known), look.rescanned)
 
     def _look_at(self, path: str, depth: Depth, look: Look) -> None:
