@@ -95,3 +95,7 @@ class TargetError(WorkstationError):
 
 class TargetTimeoutError(TargetError):
     """A target did not do it within the time limit."""
+
+
+class HostileTargetError(TargetError):
+    """A target sent what no honest one sends: the session with it ends."""

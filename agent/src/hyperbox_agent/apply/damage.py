@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from hyperbox_agent.apply.folders import Folders, facts_of
@@ -38,7 +38,7 @@ def find_damage(root: Folders, manifest: Manifest, stamps: Mapping[str, int], *,
         if facts is not None and _as_put(entry, facts, stamps.get(path), modes):
             continue
         mode = None if modes else entry.mode
-        now = None if facts is None else _look(root, path, facts, mode)
+        now = None if facts is None else look_at(root, path, facts, mode)
         if now is None or not now.same(entry):
             found.append(Damage(path, entry, now))
         elif facts is not None:
@@ -63,8 +63,8 @@ def _as_put(entry: Entry, facts: os.stat_result, known: int | None, modes: bool
     return stamp(facts) == known
 
 
-def _look(root: Folders, path: str, facts: os.stat_result, mode: int | None) -> Entry | None:
-    """The entry that stands at ``path`` now."""
+def look_at(root: Folders, path: str, facts: os.stat_result, mode: int | None) -> Entry | None:
+    """The entry that stands at ``path`` now; ``mode`` instead of its own, if given."""
     mode = stat.S_IMODE(facts.st_mode) if mode is None else mode
     if stat.S_ISDIR(facts.st_mode):
         return Entry(path, Kind.DIR, mode)
@@ -84,13 +84,23 @@ def _look(root: Folders, path: str, facts: os.stat_result, mode: int | None) -> 
 
 def digest_of(name: str, folder: int | None) -> tuple[int, bytes]:
     """Size and SHA-256 of the regular file ``name`` in ``folder``. Raises OSError."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     hasher, size = hashlib.sha256(), 0
+    for piece in _pieces(name, folder):
+        hasher.update(piece)
+        size += len(piece)
+    return size, hasher.digest()
+
+
+def read_file(name: str, folder: int | None) -> bytes:
+    """The bytes of the regular file ``name`` in ``folder``. Raises OSError."""
+    return b"".join(_pieces(name, folder))
+
+
+def _pieces(name: str, folder: int | None) -> Iterator[bytes]:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     fd = os.open(name, flags, dir_fd=folder)
     try:
         while piece := os.read(fd, 1 << 20):
-            hasher.update(piece)
-            size += len(piece)
+            yield piece
     finally:
         os.close(fd)
-    return size, hasher.digest()

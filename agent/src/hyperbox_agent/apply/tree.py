@@ -22,6 +22,7 @@ from hyperbox_agent.apply.moves import Move, moves_for
 from hyperbox_agent.apply.places import Places
 from hyperbox_agent.apply.probe import traits_of
 from hyperbox_agent.apply.stage import Staged, Stager
+from hyperbox_agent.apply.written import Written, still_there
 from hyperbox_agent.core.entries import Change, Entry, Kind
 from hyperbox_agent.core.plan import diff, order, validate
 from hyperbox_agent.errors import ApplyError, MissingBlobsError, StoreError
@@ -30,6 +31,7 @@ from hyperbox_agent.store.blobs import BlobStore
 from hyperbox_agent.store.collector import collector_paused
 from hyperbox_agent.store.history import History
 from hyperbox_agent.store.ops import Ops, remove_tree
+from hyperbox_agent.store.record import Record
 from hyperbox_agent.store.space import typed
 
 __all__ = ["Applied", "Blobs", "Freeze", "Outcome", "Recovered", "Tree"]
@@ -167,6 +169,43 @@ class Tree:
             return None if pieces is None else b"".join(pieces)
         except MissingBlobsError:
             return None
+
+    def written(self, look: Written) -> tuple[dict[str, Entry], dict[str, Entry]]:
+        """What was put at the paths that ``look`` is for, and what stands there now."""
+        self._need_ready()
+        recorded = self._history.manifest
+        try:
+            with self._root_folders() as root:
+                found = look.look(root, recorded)
+        except OSError as error:
+            raise typed(error, self.root, "looking for what the program wrote") from error
+        return look.recorded(recorded, found), found
+
+    def adopt(self, entries: Iterable[Entry]) -> None:
+        """What the program wrote at these paths is the tree's own from now on: the source has it.
+
+        An entry that doesn't stand there any more is passed over. Nothing in the tree moves.
+        """
+        self._need_ready()
+        if self._batches.commit():
+            self.prune()
+        recorded = self._history.manifest
+        self._seq = seq = max(self._seq, self._history.seq) + 1
+        try:
+            with self._root_folders() as root:
+                standing, stamps = still_there(root, entries)
+            changes = tuple(Change(entry.path, recorded.get(entry.path), entry)
+                            for entry in standing)
+            if changes:
+                record = Record(seq, self.number, self.number, changes, stamps)
+                prepared = os.path.join(self.home, "adopted.new")
+                self._history.write(record, prepared)
+                self._history.accept(record, prepared)
+        except OSError as error:
+            raise typed(error, self.home, "taking up what the program wrote") from error
+        self._contents.moved(changes)
+        for change in changes:
+            self._damaged.pop(change.path, None)
 
     # -- staging --------------------------------------------------------------------------------
 

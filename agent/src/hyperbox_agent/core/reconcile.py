@@ -50,8 +50,11 @@ def reconcile(base: Manifest, source: Manifest, target: Manifest, pulls: Pulls) 
     if base and not source:
         raise ApplyError("the source is empty, although it was not before: nothing was changed",
                          hint="bring the folder back, or forget the target to begin anew")
-    if not target:
-        base = {}
+    return merge(base if target else {}, source, target, pulls)
+
+
+def merge(base: Manifest, source: Manifest, target: Manifest, pulls: Pulls) -> Reconciled:
+    """``reconcile`` for a part of the trees, where nothing being there may well be meant."""
     paths = {*base, *source, *target}
     final, clashes = _decide(paths, base, source, target, pulls)
     clashes |= _impossible(final)

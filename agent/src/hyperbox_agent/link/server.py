@@ -33,6 +33,7 @@ from hyperbox_agent.link.messages import (
     manifest_digest,
     pack_manifest,
 )
+from hyperbox_agent.link.pulls import pull_ops
 from hyperbox_agent.link.serving import Handler
 from hyperbox_agent.link.stream import ByteStream, socket_stream, stdio_stream
 from hyperbox_agent.link.version import VERSION
@@ -144,6 +145,7 @@ class AgentServer:
             "generation": self._generation, "settle": self._settle,
             "supersede": self._supersede, "rollback": self._rollback, "restart": self._restart,
             "status": self._status, "feed": self._feed, "stop": self._stop,
+            **pull_ops(self.host),
         }
         for op, handler in handlers.items():
             link.handle(op, handler)
@@ -153,11 +155,12 @@ class AgentServer:
         asked = Configure.from_json(request.body)
         ready = await self._whole(self.host.configure(HostConfig(
             asked.session, asked.project, asked.mode, asked.root, asked.app,
-            asked.keep_count, asked.keep_bytes)))
+            asked.keep_count, asked.keep_bytes, asked.pull)))
         digest = manifest_digest(self.host.manifest()) if asked.mode == "mirror" else ""
         return Configured(ready.adopted, ready.base or 0, digest, ready.state, ready.serving,
                           {"detection": dict(ready.detection),
-                           "kept": list(self.host.kept())}).as_json()
+                           "kept": list(self.host.kept()),
+                           "foreign": list(self.host.foreign())}).as_json()
 
     async def _manifest(self, request: Request) -> Reply:
         return Reply({}, pack_manifest(self.host.manifest()))

@@ -11,11 +11,13 @@ from typing import Any
 from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.core.entries import Change, Manifest
 from hyperbox_agent.core.generation import Outcome, Verdict
+from hyperbox_agent.core.pulls import PullRules
 from hyperbox_agent.errors import AgentError
 from hyperbox_agent.supervise.config import AppConfig
 from hyperbox_agent.supervise.in_place import InPlace
 from hyperbox_agent.supervise.mirror import Mirror
 from hyperbox_agent.supervise.output import Room
+from hyperbox_agent.supervise.pulling import Pulls
 from hyperbox_agent.supervise.supervisor import Locate, Supervisor
 from hyperbox_agent.supervise.transaction import Permit, Stage, Transaction, Work
 from hyperbox_langpacks.base import Command, Detection, Pack, PackError, Rung, RungChoice
@@ -40,6 +42,8 @@ class HostConfig:
     app: Mapping[str, Any]
     keep_count: int = 20
     keep_bytes: int = 512 * 1024 * 1024
+    pull: tuple[str, ...] = ()
+    """Patterns of what the program may write back to the source, from a mirrored tree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ class Host:
         self._transaction: Transaction | None = None
         self._mirror: Mirror | None = None
         self._found: Detection | None = None
+        self.pulls: Pulls | None = None
         self._permits: dict[int, Permit] = {}
 
     @property
@@ -86,6 +91,7 @@ class Host:
         """Take on a program. A second call with the same program leaves it running as it is."""
         if self.config is not None and self._same_program(config):
             self.config = config
+            self._open_pulls(config)
             return self._ready(adopted=self.supervisor.serving is not None)
         if self._supervisor is not None:
             await self._supervisor.stop()
@@ -100,7 +106,17 @@ class Host:
         adopted = await self._supervisor.open()
         self._transaction = Transaction(
             self._supervisor, self._stage(config), self._clock, self._sink)
+        self._open_pulls(config)
         return self._ready(adopted=adopted is not None)
+
+    def _open_pulls(self, config: HostConfig) -> None:
+        if self.pulls is not None:
+            self.pulls.close()
+        self.pulls = None
+        rules = PullRules(config.pull)
+        if self._mirror is not None and self._transaction is not None and rules:
+            self.pulls = Pulls(config.root, rules, self._mirror, self._transaction, self._clock,
+                               lambda: self._sink({"event": "written"}))
 
     async def _where(self, number: int) -> str | None:
         """A tree with the content of generation ``number``: that of its start, if it still has."""
@@ -136,6 +152,11 @@ class Host:
     def kept(self) -> Sequence[int]:
         """The generations that a mirrored target can go back to."""
         return self._mirror.kept() if self._mirror is not None else ()
+
+    def foreign(self) -> Sequence[str]:
+        """What stands in a tree that was recreated, though nobody put it there for this session."""
+        mirror = self._mirror
+        return mirror.foreign() if mirror is not None and mirror.state == "recreated" else ()
 
     def _same_program(self, config: HostConfig) -> bool:
         old = self.config
@@ -192,6 +213,8 @@ class Host:
         try:
             return await self._transaction.run(work)
         finally:
+            if self.pulls is not None:
+                self.pulls.poke()
             if self._permits.get(number) is permit:
                 del self._permits[number]
 
@@ -276,6 +299,9 @@ class Host:
         self.supersede_all()
         if self._supervisor is not None:
             await self._supervisor.stop(fast=fast)
+        if self.pulls is not None:
+            self.pulls.close()
+        self.pulls = None
         self._supervisor = None
         self._transaction = None
         self.config = None

@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 
 from hyperbox_agent.apply.stage import Staged, Stager
 from hyperbox_agent.apply.tree import Applied, Tree
+from hyperbox_agent.apply.written import Written
 from hyperbox_agent.core import delta
 from hyperbox_agent.core.bundle import BundleReader
-from hyperbox_agent.core.entries import Change, Entry, Kind
+from hyperbox_agent.core.entries import Change, Entry, Kind, Manifest
 from hyperbox_agent.errors import AgentError, MissingBlobsError
 from hyperbox_agent.supervise.supervisor import Supervisor
 from hyperbox_agent.supervise.transaction import Work, changed_files
@@ -58,11 +59,23 @@ class Mirror:
         """The generations that one can go back to."""
         return self._tree.generations()
 
+    def foreign(self) -> Sequence[str]:
+        """Files in the tree that were not put there."""
+        return self._tree.foreign()
+
     def missing(self, digests: Sequence[bytes]) -> list[bytes]:
         """Which of these contents are not here."""
         wanted = [Change(digest.hex(), None, Entry(digest.hex(), Kind.FILE, digest=digest))
                   for digest in digests]
         return list(self._tree.missing(wanted))
+
+    async def written(self, look: Written) -> tuple[Manifest, Manifest]:
+        """What was put at pulled paths, and what stands there now."""
+        return await self._do(lambda: self._tree.written(look))
+
+    async def adopt(self, entries: Sequence[Entry]) -> None:
+        """The source has these as the program wrote them: they are part of what was put here."""
+        await self._do(lambda: self._tree.adopt(entries))
 
     def rollback_changes(self, number: int) -> tuple[Change, ...]:
         """What leads back to generation ``number``. Raises ApplyError when it is not kept."""

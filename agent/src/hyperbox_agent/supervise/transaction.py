@@ -7,9 +7,9 @@ nothing is applied) and ``Mirror`` (the target has a tree of its own).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.core.entries import Change, Kind
@@ -17,6 +17,8 @@ from hyperbox_agent.core.generation import Failure, Outcome, Verdict
 from hyperbox_agent.errors import AgentError
 from hyperbox_agent.supervise.supervisor import Supervisor
 from hyperbox_langpacks.base import FileChange, Rung, RungChoice
+
+T = TypeVar("T")
 
 OWN_WRITE = 1.0
 """Seconds within which a change of a path that the program opened for writing is its own."""
@@ -147,6 +149,11 @@ class Transaction:
                 return self._rolled_back(work, Rung.NOTHING, "", _failure("apply", error))
             finally:
                 self._now = None
+
+    async def between(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do ``work`` while no generation is in progress."""
+        async with self._turn:
+            return await work()
 
     async def run_from(self, number: int, root: str) -> Outcome:
         """Run an older generation from a tree of its own; the stage stays as it is."""

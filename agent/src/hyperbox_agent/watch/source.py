@@ -128,6 +128,24 @@ class Source:
         for change in changes:
             self._mark(change.path, change.old)
 
+    def taken_up(self, changes: Iterable[Change]) -> None:
+        """We wrote these into the tree ourselves, as they stand on the accepted side already.
+
+        They make no batch, unless what stands here now is something else again.
+        """
+        changes = tuple(changes)
+        now = self._clock.now()
+        refresh = self.tree.refresh([Hint(change.path, What.CHANGED, now) for change in changes])
+        told = {change.path for change in changes}
+        self._absorb(Refresh(
+            tuple(change for change in refresh.changes if change.path not in told),
+            refresh.unstable, refresh.new_dirs, refresh.gone_dirs, refresh.rescanned), {})
+        for change in changes:
+            self._mark(change.path, change.new)
+            if change.path in self._dirty:
+                self._settler.event(change.path, False, now)
+        self._wake.set()
+
     def doubt(self, path: str) -> None:
         """``path`` is no longer what was read: it travels with no batch until it is read again."""
         self._unstable.setdefault(path, self._clock.now() + UNSTABLE_LOOK)

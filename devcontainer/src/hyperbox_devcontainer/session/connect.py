@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.errors import AgentError
 from hyperbox_agent.link.connection import Link
 from hyperbox_devcontainer.session.options import SessionOptions
-from hyperbox_devcontainer.target.landing import attach_agent, land_agent, start_installed
+from hyperbox_devcontainer.target.landing import (
+    attach_agent,
+    land_agent,
+    start_agent,
+    start_installed,
+)
+from hyperbox_devcontainer.target.memory import MemoryTarget
 from hyperbox_devcontainer.target.process import ProcessTarget
 
 TIMEOUT = 15.0
@@ -46,6 +53,27 @@ class ProcessConnector:
         if self._options.mode == "mirror":
             return await land_agent(self._target, home, clock=self._clock, timeout=TIMEOUT)
         return await start_installed(self._target, home, clock=self._clock, timeout=TIMEOUT)
+
+    async def close(self) -> None:
+        """See Connector."""
+        await self._target.close()
+
+
+class MemoryConnector:
+    """The agent as a program of a target in this process: what is brought, not put there."""
+
+    def __init__(self, target: MemoryTarget, clock: Clock,
+                 argv: Sequence[str] = ("hyperbox-agent", "serve")) -> None:
+        """``argv``: the program of the target that serves its standard streams as an agent."""
+        self._target = target
+        self._clock = clock
+        self._argv = tuple(argv)
+
+    async def connect(self, *, start: bool = True) -> Link | None:
+        """See Connector. What the agent remembers outlives its programs, so a new one attaches."""
+        if not start and self._argv[0] not in self._target.programs:
+            return None
+        return await start_agent(self._target, self._argv, clock=self._clock, timeout=TIMEOUT)
 
     async def close(self) -> None:
         """See Connector."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hyperbox_agent.core.entries import Entry
+from hyperbox_agent.core.entries import Change, Entry
 from hyperbox_agent.errors import AgentError, LinkLostError, LinkTimeoutError
 from hyperbox_agent.link.connection import Link
 from hyperbox_agent.link.messages import Configure, Configured
@@ -14,6 +14,7 @@ from hyperbox_agent.watch.source import Source
 from hyperbox_devcontainer.session.base import Base
 from hyperbox_devcontainer.session.connect import Connector
 from hyperbox_devcontainer.session.options import SessionOptions
+from hyperbox_devcontainer.session.pulling import Pulling
 from hyperbox_devcontainer.session.remote import RemoteAgent
 
 CONFIGURE_TIMEOUT = 60.0
@@ -34,8 +35,11 @@ class Connection:
 
     async def open(self, source: Source, base: Base,
                    on_event: Callable[[Mapping[str, Any]], None],
-                   ) -> tuple[RemoteAgent, Configured]:
-        """Reach the agent and tell it what to run. Raises AgentError, WorkstationError."""
+                   pulling: Pulling | None = None) -> tuple[RemoteAgent, Configured]:
+        """Reach the agent and tell it what to run; what its program wrote is taken up first.
+
+        Raises AgentError, WorkstationError; of the latter HostileTargetError is final.
+        """
         link = await self._connector.connect()
         if link is None:
             raise AgentError("the agent could not be started")
@@ -47,6 +51,8 @@ class Connection:
         try:
             answer = await link.call("configure", asked.as_json(), timeout=CONFIGURE_TIMEOUT)
             ready = Configured.from_json(answer.body)
+            if pulling is not None:
+                await pulling.take(link)
             await base.learn(ready, link)
         except BaseException:
             await _end(link)
@@ -59,8 +65,12 @@ class Connection:
         def read(entry: Entry) -> bytes:
             return source.tree.read(entry)
 
+        async def before(changes: tuple[Change, ...]) -> None:
+            if pulling is not None and pulling.concerns(changes):
+                await pulling.take(link)
+
         return RemoteAgent(link, read if mirrored else None, base.number, doubt=source.doubt,
-                           compress=self._options.kind != "process"), ready
+                           compress=self._options.kind != "process", before=before), ready
 
     def _watch(self, link: Link) -> None:
         async def watch() -> None:

@@ -65,3 +65,9 @@ def problem_event(project: str, target: str, message: str, *, path: str | None =
     """Something that the user should know and that stopped nothing."""
     return {"event": "problem", "project": project, "target": target, "message": message,
             "path": path, "hint": hint}
+
+
+def pulled_event(project: str, target: str, paths: Sequence[str]) -> dict[str, Any]:
+    """What the program wrote was taken up into the source."""
+    return {"event": "pulled", "project": project, "target": target, "files": len(paths),
+            "paths": list(paths[:SHOWN_PATHS])}

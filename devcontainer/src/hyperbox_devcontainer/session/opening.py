@@ -6,7 +6,7 @@ import asyncio
 import glob
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from hyperbox_agent.clock import SystemClock
 from hyperbox_agent.core.clock import Clock
@@ -27,7 +27,11 @@ from hyperbox_devcontainer.paths import (
 )
 from hyperbox_devcontainer.session.archived import ArchiveBase
 from hyperbox_devcontainer.session.base import Base, MirrorBase
-from hyperbox_devcontainer.session.connect import ProcessConnector, make_connector
+from hyperbox_devcontainer.session.connect import (
+    Connector,
+    ProcessConnector,
+    make_connector,
+)
 from hyperbox_devcontainer.session.connection import Connection
 from hyperbox_devcontainer.session.options import SessionOptions
 from hyperbox_devcontainer.session.session import OnEvent, Session
@@ -56,8 +60,11 @@ def mirror_home(tree: str) -> str:
     return os.path.join(parent, f".hyperbox-{name}")
 
 
-async def open_session(config: Config, *, on_event: OnEvent, clock: Clock) -> Session:
-    """Bring a project up. Events come from the first moment on.
+async def open_session(config: Config, *, on_event: OnEvent, clock: Clock,
+                       connect: Callable[[SessionOptions, Clock], Connector] = make_connector,
+                       ) -> Session:
+    """Bring a project up. Events come from the first moment on. ``connect`` says how the target's
+    agent is reached, where its kind alone does not.
 
     Where it raises or is cancelled, nothing of it is left running. Raises AgentError,
     WorkstationError.
@@ -69,7 +76,7 @@ async def open_session(config: Config, *, on_event: OnEvent, clock: Clock) -> Se
     history = History(history_file(config.project, os.environ))
     base: Base = MirrorBase() if options.mode == "mirror" else ArchiveBase(
         options, source, clock)
-    connection = Connection(options, make_connector(options, clock), session_id(options))
+    connection = Connection(options, connect(options, clock), session_id(options))
     session = Session(options, source, base, history, connection, clock, on_event,
                       config.values())
     try:
@@ -89,8 +96,11 @@ def session_id(options: SessionOptions) -> str:
 
 def make_source(options: SessionOptions, clock: Clock) -> Source:
     """The source of a session, not opened yet."""
+    # The target's version of a conflict lies in the source until somebody has looked at it.
+    beside = (f"*.from-{options.target}*",) if options.pull else ()
     tree = SourceTree(
-        options.root, options=IgnoreOptions(ignore=options.ignore, include=options.include),
+        options.root,
+        options=IgnoreOptions(ignore=(*options.ignore, *beside), include=options.include),
         cache_file=os.path.join(options.state_dir, "scan"))
     return Source(
         tree, lambda sink: choose_watcher(options.root, sink, prefer=options.watcher), clock,

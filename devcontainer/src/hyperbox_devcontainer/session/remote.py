@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from hyperbox_agent.core import delta
@@ -32,15 +32,18 @@ class RemoteAgent:
     """One link's generations. In place nothing is shipped; mirrored, content travels along."""
 
     def __init__(self, link: Link, read: ReadContent | None, base: Callable[[], int], *,
-                 doubt: Callable[[str], None], compress: bool) -> None:
+                 doubt: Callable[[str], None], compress: bool,
+                 before: Callable[[tuple[Change, ...]], Awaitable[None]] | None = None) -> None:
         """``read``: None in place. ``base``: the number that the target's tree holds. ``doubt`` is
         told of files that changed since they were hashed. ``compress``: whether the way is slow
-        enough for it to pay."""
+        enough for it to pay. ``before`` comes ahead of each batch that
+        is shipped, while it can be superseded already."""
         self._link = link
         self._read = read
         self._base = base
         self._doubt = doubt
         self._compress = compress
+        self._before = before
         self._recent = Recent()
         self._asking: int | None = None
         self._said: Verdict | None = None
@@ -56,6 +59,8 @@ class RemoteAgent:
             return Shipped(Outcome.from_json(answer.body), 0)
         self._asking, self._said = number, None
         try:
+            if self._before is not None:
+                await self._before(changes)
             wanted = await self._wanted(changes)
         finally:
             self._asking, said = None, self._said

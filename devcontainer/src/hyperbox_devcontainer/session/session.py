@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.core.generation import Failure, Outcome, State, Verdict
+from hyperbox_agent.core.pulls import PullRules
 from hyperbox_agent.errors import AgentError, LinkLostError, LinkTimeoutError
 from hyperbox_agent.supervise.pipeline import Flight, Pipeline, Shipped, timings
 from hyperbox_agent.watch.source import Batch, Source
-from hyperbox_devcontainer.errors import WorkstationError
+from hyperbox_devcontainer.errors import HostileTargetError, WorkstationError
 from hyperbox_devcontainer.history import History
 from hyperbox_devcontainer.session import events
 from hyperbox_devcontainer.session.base import Base
 from hyperbox_devcontainer.session.connection import Connection
 from hyperbox_devcontainer.session.execution import RemoteCommand
 from hyperbox_devcontainer.session.options import SessionOptions
+from hyperbox_devcontainer.session.pulling import Pulling
 from hyperbox_devcontainer.session.view import TargetView
 from hyperbox_devcontainer.verbs.session import ByteChannel, ExecRequest
 
@@ -25,6 +27,8 @@ OnEvent = Callable[[Mapping[str, Any]], None]
 
 STOP_TIMEOUT = 20.0
 VERB_TIMEOUT = 60.0
+RECENT = 50
+"""Generations that are looked through for what a target held."""
 
 
 class Session:
@@ -44,6 +48,9 @@ class Session:
         self._config = config
         self._pipeline = Pipeline(source, clock, self, next_number=history.last_number() + 1)
         self._tasks: list[asyncio.Task[None]] = []
+        rules = PullRules(options.pull if options.mode == "mirror" else ())
+        self._pulling = Pulling(rules, options.target, source, self.problem,
+                                self._pulled) if rules else None
         self._live: int | None = None
 
     # -- life ---------------------------------------------------------------------------------
@@ -58,16 +65,21 @@ class Session:
         self._tasks = [asyncio.ensure_future(self._pipeline.run()),
                        asyncio.ensure_future(self._stay_connected()),
                        asyncio.ensure_future(self._base.run())]
+        if self._pulling is not None:
+            self._tasks.append(asyncio.ensure_future(
+                self._pulling.run(self._connection.link, self._pipeline.exclusive)))
 
     async def _connect(self) -> None:
-        agent, ready = await self._connection.open(self._source, self._base, self._on_agent_event)
+        agent, ready = await self._connection.open(
+            self._source, self._base, self._on_agent_event, self._pulling)
         detection = ready.facts.get("detection", {})
         self.view.notes = [str(note) for note in detection.get("notes", [])]
         if detection:
             self._tell({"event": "detection", "project": self.options.project,
                         "target": self.options.target, **detection})
-        if ready.state == "recreated":
-            self.problem("the target was recreated: everything is sent anew", None, None)
+        if ready.state == "recreated" or (ready.state == "new" and self._filled()):
+            self._recreated([path for path in ready.facts.get("foreign", ())
+                             if path not in self._source.tree.manifest])
         start = self._base.converge(ready, self._source)
         self._live = ready.serving
         self._pipeline.attach(agent)
@@ -75,6 +87,19 @@ class Session:
             self._pipeline.start(start)
         elif self._source.pending:
             self._source.poke()
+
+    def _filled(self) -> bool:
+        """Whether a generation of ours went live there before, so that nothing there is a loss."""
+        return self.options.mode == "mirror" and any(
+            row.get("target") == self.options.target and row.get("verdict") == "committed"
+            for row in self._history.latest(RECENT))
+
+    def _recreated(self, foreign: Sequence[str]) -> None:
+        self.problem("the target was recreated: everything is sent anew", None, None)
+        if foreign:
+            named = ", ".join(map(str, foreign[:5])) + (", …" if len(foreign) > 5 else "")
+            self.problem(f"{self.options.target} holds what is not of this project, and keeps it: "
+                         f"{named}", str(foreign[0]), None)
 
     async def _stay_connected(self) -> None:
         """Whenever the link is lost, find the agent again or start a new one that adopts."""
@@ -87,6 +112,8 @@ class Session:
                 try:
                     await self._connect()
                     break
+                except HostileTargetError:
+                    raise
                 except (AgentError, WorkstationError) as error:
                     self.problem(f"{self.options.target} can't be reached: {error.message}",
                                  None, error.hint)
@@ -180,6 +207,9 @@ class Session:
         kind = event.get("event")
         if kind == "log":
             self._tell(events.log_event(self.options.project, self.options.target, event))
+        elif kind == "written":
+            if self._pulling is not None:
+                self._pulling.wake()
         elif kind == "wrote":
             self._source.own(event.get("paths", ()))
         elif kind == "state":
@@ -190,6 +220,9 @@ class Session:
         else:
             self._tell({**event, "project": self.options.project,
                         "target": self.options.target})
+
+    def _pulled(self, paths: Sequence[str]) -> None:
+        self._tell(events.pulled_event(self.options.project, self.options.target, paths))
 
     def _state(self, state: State, number: int | None) -> None:
         error = self.view.error if state in (State.LIVE, State.BROKEN) else None

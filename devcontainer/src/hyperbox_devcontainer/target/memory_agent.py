@@ -19,6 +19,7 @@ from hyperbox_agent.core.codec import encode_entries
 from hyperbox_agent.core.entries import Change, Entry, Kind
 from hyperbox_agent.core.generation import Failure, Outcome, Verdict
 from hyperbox_agent.core.plan import after, validate
+from hyperbox_agent.core.pulls import PullRules
 from hyperbox_agent.errors import AgentError, ApplyError, MissingBlobsError, StoreError
 from hyperbox_agent.link.connection import Link, Reply, Request
 from hyperbox_agent.link.messages import (
@@ -30,7 +31,9 @@ from hyperbox_agent.link.messages import (
     SupersedeRequest,
     manifest_digest,
     pack_manifest,
+    unpack_manifest,
 )
+from hyperbox_agent.link.pulls import pack_written
 from hyperbox_agent.link.serving import Handler
 from hyperbox_agent.link.stream import ByteStream
 from hyperbox_agent.link.version import VERSION
@@ -55,6 +58,8 @@ class MemoryAgent:
         self.marker: str | None = None
         """The session that filled the tree."""
         self.configured: Configure | None = None
+        self.foreign: dict[str, Entry] = {}
+        """What stood there when the target turned out to be a new one: kept, and nobody's base."""
         self.stopped = False
         self.asked: list[str] = []
         """The ops that were called, in order."""
@@ -90,6 +95,7 @@ class MemoryAgent:
         self.tree.clear()
         self.store.clear()
         self.generations.clear()
+        self.foreign.clear()
         self.number, self.serving, self.marker, self.configured = 0, None, None, None
         for path, content in (files or {}).items():
             self.write(path, content)
@@ -106,6 +112,16 @@ class MemoryAgent:
             return Reply({}, listed)
 
         self.answer("manifest", lying)
+
+    def lie_written(self, entries: Iterable[Entry]) -> None:
+        """``written`` answers with these entries, whatever their paths are."""
+        listed = encode_entries(list(entries))
+
+        async def lying(request: Request) -> Reply:
+            recorded = pack_manifest({})
+            return Reply({"recorded": len(recorded)}, recorded + listed)
+
+        self.answer("written", lying)
 
     async def tell(self, op: str, body: Mapping[str, Any]) -> None:
         """A notification to the newest session."""
@@ -135,7 +151,8 @@ class MemoryAgent:
         return {"configure": self._configure, "manifest": self._manifest,
                 "missing": self._missing, "generation": self._generation,
                 "settle": self._settle, "supersede": self._supersede,
-                "rollback": self._rollback, "status": self._status, "stop": self._stop}
+                "rollback": self._rollback, "status": self._status, "stop": self._stop,
+                "written": self._written, "content": self._content, "adopt": self._adopt}
 
     def _noting(self, op: str, handler: Handler) -> Handler:
         def noted(request: Request) -> Awaitable[Reply | Mapping[str, Any] | None]:
@@ -149,13 +166,19 @@ class MemoryAgent:
         state = self._state(asked.session)
         if state != "known":
             # What stands there is not ours to compare with: it is neither base nor deletion.
-            self.tree = {} if state == "recreated" else self.tree
+            if state == "recreated":
+                self.foreign, self.tree = {**self.foreign, **self.tree}, {}
             self.generations, self.number, self.serving = {}, 0, None
             self.marker = asked.session
         adopted = self.serving is not None
         self.configured = asked
         return Configured(adopted, self.number, manifest_digest(self.tree), state, self.serving,
-                          {"kept": sorted(self.generations)}).as_json()
+                          {"kept": sorted(self.generations),
+                           "foreign": self._foreign_files()}).as_json()
+
+    def _foreign_files(self) -> list[str]:
+        return sorted(path for path, entry in self.foreign.items()
+                      if entry.kind is not Kind.DIR and path not in self.tree)
 
     def _state(self, session: str) -> str:
         if self.marker is None:
@@ -246,6 +269,23 @@ class MemoryAgent:
         return Outcome(asked.number, Verdict.COMMITTED, Rung.COLD, f"back to {asked.to}",
                        serving=asked.number).as_json()
 
+    async def _written(self, request: Request) -> Reply:
+        rules = PullRules(self.configured.pull if self.configured else ())
+        recorded = self.generations.get(self.number, {})
+        return pack_written(_pulled(recorded, rules), _pulled(self.tree, rules))
+
+    async def _content(self, request: Request) -> Reply:
+        path = str(request.body.get("path"))
+        if path not in self.tree:
+            raise ApplyError(f"{path!r} is not there", file=path)
+        return Reply({}, self.content(path))
+
+    async def _adopt(self, request: Request) -> Mapping[str, Any]:
+        if self.number:
+            recorded = self.generations[self.number]
+            recorded.update(unpack_manifest(await request.payload.read()))
+        return {}
+
     async def _status(self, request: Request) -> Mapping[str, Any]:
         return {"configured": self.configured is not None, "number": self.number,
                 "serving": self.serving, "files": len(self.tree)}
@@ -255,6 +295,18 @@ class MemoryAgent:
         # The answer goes out first: closing is a task, and tasks begin after this one's step.
         self._closing = [asyncio.ensure_future(link.close("the agent ends")) for link in self.links]
         return {"ended": self.configured is not None}
+
+
+def _pulled(tree: Mapping[str, Entry], rules: PullRules) -> dict[str, Entry]:
+    """What of a tree is pulled, with the folders above."""
+    part = {path: entry for path, entry in tree.items()
+            if rules(path, is_dir=entry.kind is Kind.DIR)}
+    for path in list(part):
+        parts = path.split("/")
+        for depth in range(1, len(parts)):
+            parent = "/".join(parts[:depth])
+            part.setdefault(parent, Entry(parent, Kind.DIR, 0o755))
+    return part
 
 
 def _decide(waiting: asyncio.Future[bool], live: bool) -> None:
