@@ -260,18 +260,17 @@ def _started_by_this_run() -> dict[int, str]:
     return found
 
 
-def _mounts() -> set[str]:
-    return {line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()}
+def _mounts_below(folder: Path) -> list[str]:
+    points = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    return [point for point in points if point.startswith(f"{folder}/")]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_leftovers(session_home: None) -> Iterator[None]:
+def no_leftovers(session_home: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """After the last test of this process: no process that a test started, no mount."""
-    if sys.platform != "linux":
-        yield
-        return
-    mounts = _mounts()
     yield
+    if sys.platform != "linux":
+        return
     deadline = time.monotonic() + 5.0
     while (left := _started_by_this_run()) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -279,4 +278,6 @@ def no_leftovers(session_home: None) -> Iterator[None]:
         os.kill(pid, signal.SIGKILL)
     assert not left, "the tests left these processes behind:\n" + "\n".join(
         f"  {pid}: {command}" for pid, command in left.items())
-    assert _mounts() <= mounts, f"the tests left mounts behind: {_mounts() - mounts}"
+    # Only our own folder: other workers of this run mount in theirs.
+    mounts = _mounts_below(tmp_path_factory.getbasetemp())
+    assert not mounts, f"the tests left mounts behind: {mounts}"

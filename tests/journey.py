@@ -66,7 +66,6 @@ class Project:
         self.mode = mode
         self.tree = tree or (folder / "T" if mode == "mirror" else self.root)
         self.env = {**os.environ, "XDG_STATE_HOME": str(folder / "state"),
-                    "XDG_RUNTIME_DIR": str(_private(folder / "run")),
                     "XDG_CONFIG_HOME": str(folder / "config"), "HOME": str(folder),
                     "GIT_CONFIG_GLOBAL": os.devnull, "NO_COLOR": "1"}
         if git:
@@ -368,8 +367,3 @@ def same_trees(left: Path, right: Path) -> bool:
 def environment(**more: str) -> Mapping[str, str]:
     """This process's environment with additions."""
     return {**os.environ, **more}
-
-
-def _private(path: Path) -> Path:
-    path.mkdir(mode=0o700)
-    return path

@@ -39,10 +39,12 @@ def run_folder(home: str) -> str:
     inside = os.path.join(home, "run")
     if len(os.fsencode(inside)) + 24 <= SOCKET_LIMIT:
         return private_folder(inside)
-    base = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"  # noqa: S108 -- made private below
-    parent = private_folder(os.path.join(base, f"hyperbox-{os.geteuid()}"))
+    owner = f"hyperbox-{os.geteuid()}"
     name = hashlib.sha256(os.fsencode(os.path.realpath(home))).hexdigest()[:16]
-    return private_folder(os.path.join(parent, name))
+    base = os.environ.get("XDG_RUNTIME_DIR", "")
+    if not base or len(os.fsencode(os.path.join(base, owner, name))) + 24 > SOCKET_LIMIT:
+        base = "/tmp"  # noqa: S108 -- made private below
+    return private_folder(os.path.join(private_folder(os.path.join(base, owner)), name))
 
 
 def own_folder(root: str) -> str:
