@@ -115,7 +115,7 @@ def test_generated_patterns_have_the_verdict_of_git(
 
 
 @pytest.mark.slow
-@settings(max_examples=4000, deadline=None,
+@settings(max_examples=1500, deadline=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(chosen=texts, fold=st.booleans())
 def test_many_generated_patterns_have_the_verdict_of_git(
