@@ -6,6 +6,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -47,6 +48,7 @@ class Stage:
             "XDG_RUNTIME_DIR": os.path.join(self.base, "run")}
         self._up: subprocess.Popen[bytes] | None = None
         self._errors = b""
+        self._readers: list[threading.Thread] = []
 
     def __enter__(self) -> Stage:
         os.mkdir(self.folder)
@@ -60,8 +62,17 @@ class Stage:
         try:
             if self._up is not None and self._up.poll() is None:
                 self.stop()
+            self._close_pipes()
         finally:
             shutil.rmtree(self.base, ignore_errors=True)
+
+    def _close_pipes(self) -> None:
+        """Both ends at their end: the readers have read what `up` said last."""
+        for reader in self._readers:
+            reader.join(STEP_SECONDS)
+        for pipe in (self._up.stdout, self._up.stderr) if self._up is not None else ():
+            if pipe is not None:
+                pipe.close()
 
     # The product, from outside
 
@@ -72,8 +83,10 @@ class Stage:
             own_command("up", "--json"), cwd=self.folder, env=self._environ,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             start_new_session=True)
-        for reader in (self._read_events, self._read_errors):
-            threading.Thread(target=reader, daemon=True).start()
+        self._readers = [threading.Thread(target=reader, daemon=True)
+                         for reader in (self._read_events, self._read_errors)]
+        for reader in self._readers:
+            reader.start()
 
     def verb(self, *words: str) -> tuple[int, dict[str, Any]]:
         """Another verb of the product, as a person in a second terminal would use it."""
@@ -121,7 +134,7 @@ class Stage:
                         return event
                 after = len(self.events)
                 if self._up is not None and self._up.poll() is not None:
-                    raise DemoError(f"`hyperbox up` ended: {self._said()}")
+                    raise self._ended()
                 if not self._changed.wait(max(0.0, min(0.2, deadline - time.monotonic()))) \
                         and time.monotonic() >= deadline:
                     raise DemoError(f"nothing came within {seconds:.0f} s. {self._said()}".strip(),
@@ -167,6 +180,10 @@ class Stage:
                     found[path] = file.read()
         return found
 
+    def _ended(self) -> DemoError:
+        self._readers[1].join(STEP_SECONDS)
+        return DemoError(f"`hyperbox up` ended: {self._said()}")
+
     def _said(self) -> str:
         return self._errors.decode(errors="replace").strip()[-800:]
 
@@ -195,6 +212,14 @@ def _environ_of(pid: str) -> bytes:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that is free and will be: below those that the system gives to clients (32768 on),
+    any of which may be taken by somebody's connection in the moment in between.
+    """
+    for port in random.sample(range(18_000, 32_000), 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue  # somebody has it
+            return port
+    raise DemoError("no free port was found between 18000 and 32000")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hyperbox_tui.cli.exits import DONE, FAILED
-from hyperbox_tui.cli.reach import project_of
+from hyperbox_tui.cli.project import project_of
 from hyperbox_tui.view.spans import Span
 
 TYPE_CHECKING = False

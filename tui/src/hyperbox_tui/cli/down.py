@@ -13,7 +13,7 @@ from hyperbox_devcontainer.errors import NoSessionError, SilentSessionError, Wor
 from hyperbox_devcontainer.paths import session_socket
 from hyperbox_devcontainer.verbs.client import Client
 from hyperbox_tui.cli.exits import DONE
-from hyperbox_tui.cli.reach import project_of
+from hyperbox_tui.cli.project import project_of
 from hyperbox_tui.view.spans import Span
 
 TYPE_CHECKING = False

@@ -29,12 +29,13 @@ class EventLines:
 
     def of(self, event: Mapping[str, Any]) -> list[str]:
         """The lines of one event; none for what a person need not see."""
-        make = _MAKERS.get(str(event.get("event")))
-        if make is None:
-            return []
-        if event["event"] == "log":
+        word = str(event.get("event"))
+        if word == "log":
             return [program_line(str(event.get("text", "")), colour=self._style.colour)]
-        return [paint(line, self._style) for line in make(self, event)]
+        if word == "dropped":
+            return [self.lost(int(event.get("count") or 0))]
+        make = _MAKERS.get(word)
+        return [paint(line, self._style) for line in make(self, event)] if make else []
 
     def lost(self, number: int) -> str:
         """What stands in the place of events that could not be kept."""
@@ -94,14 +95,10 @@ class EventLines:
         words = "ending it hard" if event.get("again") else "going down; Ctrl-C again hurries it"
         return [[Span(f"{self._style.mark('working')} {words}", "dim")]]
 
-    def _log(self, event: Mapping[str, Any]) -> Sequence[Sequence[Span]]:
-        raise AssertionError("a program's line is not made of spans")
-
 
 _MAKERS = {
     "generation": EventLines._generation,
     "state": EventLines._live,
     "problem": EventLines._problem,
     "stopping": EventLines._stopping,
-    "log": EventLines._log,
 }

@@ -9,7 +9,8 @@ from hyperbox_devcontainer.errors import NoSessionError
 from hyperbox_devcontainer.verbs.errors import error_from_json
 from hyperbox_devcontainer.verbs.protocol import FRAME_HEAD, FrameKind, frame, parse_frame_head
 from hyperbox_tui.cli.exits import UsageError
-from hyperbox_tui.cli.reach import connect, project_of
+from hyperbox_tui.cli.project import project_of
+from hyperbox_tui.cli.reach import connect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

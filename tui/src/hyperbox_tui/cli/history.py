@@ -6,7 +6,7 @@ import time
 
 from hyperbox_devcontainer.paths import history_file
 from hyperbox_tui.cli.exits import DONE
-from hyperbox_tui.cli.reach import project_of
+from hyperbox_tui.cli.project import project_of
 from hyperbox_tui.view.spans import Span, columns
 from hyperbox_tui.view.words import duration, names, rung_words, where
 

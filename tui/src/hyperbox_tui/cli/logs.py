@@ -5,7 +5,8 @@ from __future__ import annotations
 from hyperbox_devcontainer.errors import NoSessionError
 from hyperbox_tui.cli.eventlines import EventLines
 from hyperbox_tui.cli.exits import DONE, INTERRUPTED
-from hyperbox_tui.cli.reach import ANSWER_SECONDS, connect, project_of
+from hyperbox_tui.cli.project import project_of
+from hyperbox_tui.cli.reach import ANSWER_SECONDS, connect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

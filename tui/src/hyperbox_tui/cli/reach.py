@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 from hyperbox_devcontainer.errors import NoSessionError
-from hyperbox_devcontainer.paths import find_project, session_socket
+from hyperbox_devcontainer.paths import session_socket
 from hyperbox_devcontainer.verbs.client import Client
+from hyperbox_tui.cli.project import project_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,24 +19,6 @@ ANSWER_SECONDS = 5.0
 """For a verb that the session answers at once."""
 SLACK_SECONDS = 5.0
 """What a verb with a limit of its own gets on top, so that the session's better error comes."""
-
-
-def project_of(args: Args, environ: Mapping[str, str]) -> Project:
-    """The project that a verb is about.
-
-    A folder that was named is taken as it is. Where none was, a folder inside a project that is up
-    means that project: `hyperbox flush` works from every subfolder.
-    """
-    here = find_project(args.path)
-    if args.path != ".":
-        return here
-    found = here
-    while not os.path.exists(session_socket(found, environ)):
-        parent = os.path.dirname(found.root)
-        if parent == found.root:
-            return here
-        found = find_project(parent)
-    return found
 
 
 def connect(project: Project, environ: Mapping[str, str]) -> Client:

@@ -8,7 +8,8 @@ from hyperbox_devcontainer.errors import NoSessionError, WorkstationError
 from hyperbox_devcontainer.paths import project_home
 from hyperbox_devcontainer.verbs.client import Client
 from hyperbox_tui.cli.exits import DONE
-from hyperbox_tui.cli.reach import connect, project_of
+from hyperbox_tui.cli.project import project_of
+from hyperbox_tui.cli.reach import connect
 from hyperbox_tui.view.spans import Span, columns
 from hyperbox_tui.view.words import RUNG_WORDS, duration, state_spans, where
 
