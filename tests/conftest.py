@@ -115,6 +115,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--strict-needs", action="store_true",
                     default=os.environ.get("HYPERBOX_STRICT") == "1",
                     help="what is missing on this machine fails a test instead of skipping it")
+    group.addoption("--may-lack", action="append", default=[], metavar="WHAT",
+                    help="with --strict-needs: this may be missing all the same")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -146,7 +148,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         return
     item.user_properties.extend(("missing", what) for what in missing)
     reason = "missing: " + ", ".join(f"{what} ({need(what).brought_by})" for what in missing)
-    if item.config.getoption("strict_needs"):
+    unforgiven = set(missing) - set(item.config.getoption("may_lack"))
+    if unforgiven and item.config.getoption("strict_needs"):
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
 

@@ -52,6 +52,12 @@ def test_the_strict_form_fails_instead(tmp_path: Path) -> None:
     assert "1 skipped" not in done.stdout
 
 
+def test_what_a_machine_may_lack_is_skipped_in_the_strict_form_too(tmp_path: Path) -> None:
+    done = run_tests(tmp_path, LACKS, "--strict-needs", "--may-lack", "no-such-program")
+    assert done.returncode == 0
+    assert "1 skipped" in done.stdout
+
+
 def test_a_process_left_behind_fails_the_run(tmp_path: Path) -> None:
     done = run_tests(tmp_path, """
 import subprocess, sys
