@@ -72,3 +72,4 @@ wheels:
 # Write the generated parts of docs/ and CHANGELOG.md
 docs *ARGS:
     @python docs/generate.py "$@"
+    @case "$*" in ""|--check) python -m hyperbox_tui.cli.docs "$@" ;; esac

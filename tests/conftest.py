@@ -27,6 +27,9 @@ from pythons import find_python
 RUN_MARK = "PYTEST_RUN_MARK"
 """Environment variable that every process started by this run's tests inherits."""
 
+ENDING_SECONDS = 5.0
+"""How long a process may take to end after the last test."""
+
 # ------------------------------------------------------------------------------- what is needed
 
 
@@ -274,7 +277,7 @@ def no_leftovers(session_home: None, tmp_path_factory: pytest.TempPathFactory) -
     yield
     if sys.platform != "linux":
         return
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + ENDING_SECONDS
     while (left := _started_by_this_run()) and time.monotonic() < deadline:
         time.sleep(0.05)
     for pid in left:
