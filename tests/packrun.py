@@ -21,13 +21,28 @@ from typing import Any
 import pytest
 from pythons import all_pythons
 
-_ALL = {version: path for version, path in all_pythons().items() if version >= (3, 8)}
+
+def _behind_shim(path: str) -> str:
+    """The interpreter itself: pyenv's stand-ins change the environment before they start it."""
+    if "/shims/" not in path:
+        return path
+    return subprocess.check_output([path, "-c", "import sys; print(sys.executable)"],
+                                   text=True).strip()
+
+
+_ALL = {version: _behind_shim(path) for version, path in all_pythons().items()
+        if version >= (3, 8)}
 _SOME = sorted({min(_ALL), sys.version_info[:2], max(_ALL)} & set(_ALL))
 every_python = pytest.mark.parametrize(
     "python", [pytest.param(path, id="{}.{}".format(*version),
                             marks=() if version in _SOME else pytest.mark.slow)
                for version, path in sorted(_ALL.items())])
 """The oldest that we support, our own and the newest; those between are for the slow run."""
+own_python_first = pytest.mark.parametrize(
+    "python", [pytest.param(path, id="{}.{}".format(*version),
+                            marks=() if version == sys.version_info[:2] else pytest.mark.slow)
+               for version, path in sorted(_ALL.items())])
+"""For long tables: our own Python; the others are for the slow run."""
 
 PATIENCE = 20.0
 PUBLIC = 8123
@@ -86,6 +101,11 @@ class Control:
         return int(event["port"])
 
 
+def surroundings() -> dict[str, str]:
+    """Our own environment but for what pytest changes within a test."""
+    return {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+
+
 @dataclass
 class Bench:
     """A project folder and what belongs to it."""
@@ -95,6 +115,7 @@ class Bench:
     control: Control
     shim: str
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    sockets: list[socket.socket] = field(default_factory=list)
 
     def write(self, path: str, text: str | bytes) -> Path:
         file = self.root / path
@@ -103,7 +124,7 @@ class Bench:
         return file
 
     def environ(self, public: int | None = PUBLIC, **more: str) -> dict[str, str]:
-        env = {**os.environ, "PYTHONPATH": self.shim, "PYTHONUNBUFFERED": "1",
+        env = {**surroundings(), "PYTHONPATH": self.shim, "PYTHONUNBUFFERED": "1",
                "HYPERBOX_CONTROL": self.control.path, "HYPERBOX_ROOT": str(self.root),
                "HYPERBOX_CODE": str(self.code), "HYPERBOX_NUMBER": "1", **more}
         if public is not None:
@@ -125,6 +146,8 @@ class Bench:
         return process.returncode, out.decode(errors="replace")
 
     def end(self) -> None:
+        for one in self.sockets:
+            one.close()
         for process in self.processes:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -173,7 +196,7 @@ class WorkerEnd:
         main = os.path.join(made.shim, "worker.py")
         spec = {"root": str(made.root), "code": str(made.code), "options": list(options),
                 "main": main, "path": [str(made.root), *entries]}
-        env = {**os.environ, "PYTHONPATH": made.shim, "PYTHONUNBUFFERED": "1",
+        env = {**surroundings(), "PYTHONPATH": made.shim, "PYTHONUNBUFFERED": "1",
                "HYPERBOX_WORKER_SPEC": json.dumps(spec),
                "HYPERBOX_WORKER_FD": str(theirs.fileno()), **more}
         self.made = made
@@ -186,6 +209,7 @@ class WorkerEnd:
         self.socket.settimeout(PATIENCE)
         self.next = 1
         made.processes.append(self.process)
+        made.sockets.append(ours)
 
     def ask(self, op: str, fds: Sequence[int] = (), **body: Any) -> dict[str, Any]:
         message = json.dumps({"op": op, "id": self.next, **body}).encode()

@@ -92,6 +92,7 @@ def fork(wire: Wire, spec: Mapping[str, Any], request: Mapping[str, Any],
     readable, writable = os.pipe()
     middle = os.fork()
     if middle == 0:
+        os.close(readable)
         return {}, _in_child(wire, request, fds, options, writable)
     os.close(writable)
     told = os.read(readable, 4)

@@ -56,9 +56,10 @@ def _check_python(path: str, source: bytes, filename: str, codes: CodeStore) -> 
             warnings.simplefilter("ignore")
             code = compile_source(source, filename)
     except SyntaxError as error:
-        return _error(path, error.lineno, error.offset, _syntax_message(error))
+        line = error.lineno or _line_of_null(source)
+        return _error(path, line, error.offset, _syntax_message(error))
     except (ValueError, UnicodeError, RecursionError, MemoryError, OverflowError) as error:
-        # Null bytes (before 3.12), an unknown encoding, or an expression nested too deep.
+        # Null bytes (before 3.11.4), an unknown encoding, or an expression nested too deep.
         return _error(path, _line_of_null(source), None, str(error) or type(error).__name__)
     codes.store(source, code)
     return None

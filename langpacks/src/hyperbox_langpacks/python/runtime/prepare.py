@@ -151,11 +151,12 @@ def _import(name: str, blocker: TreeBlocker) -> str | None:
 class Footprint:
     """What this process holds that a fork does not carry over, at one moment."""
 
-    __slots__ = ("descriptors", "threads")
+    __slots__ = ("children", "descriptors", "threads")
 
     def __init__(self) -> None:
         self.threads = count_threads()
         self.descriptors = open_descriptors()
+        self.children = children()
 
     def grown(self, *, allow_threads: bool = False, allow_pipes: bool = False) -> str | None:
         """What has come since that would not survive a fork, in words; None if nothing."""
@@ -167,7 +168,7 @@ class Footprint:
                 continue
             if fd not in self.descriptors and (kind := _unsafe_kind(fd, what)):
                 return f"it opened {kind} when it was imported"
-        if has_children():
+        if children() - self.children:
             return "it started a process when it was imported"
         return None
 
@@ -212,13 +213,22 @@ def _is_writable(fd: int) -> bool:
     return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
 
 
-def has_children() -> bool:
-    """Whether this process has child processes, ended ones that nobody has seen included."""
+def children() -> set[int]:
+    """Child processes; none where the kernel keeps no list of them."""
     try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    return True
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            return {int(pid) for pid in file.read().split()}
+    except OSError:
+        return set()
+
+
+def end_children() -> None:
+    """End what an import started: it would go on as a child of the worker that we become."""
+    import signal
+
+    for pid in children():
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def _serve_dummy() -> dict[str, str]:
@@ -244,6 +254,7 @@ def _start_anew(wire: Wire, request: Mapping[str, Any],
     again = {**request, "refused": dict(refused), "tries": tries}
     os.environ[RESUMED] = json.dumps(again)
     wire.keep_over_exec()
+    end_children()
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, *_own_arguments()])  # noqa: S606 - ourselves again
     raise AssertionError("execv returned")

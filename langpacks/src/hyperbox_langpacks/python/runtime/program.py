@@ -18,12 +18,14 @@ def run(invocation: Invocation, codes: CodeStore | None) -> None:
     """Run it as ``__main__``. What it raises leaves here as it would leave an interpreter."""
     module = _new_main()
     try:
-        if invocation.kind == "script":
+        if invocation.kind == "script" and not _is_importable(invocation.target):
             _run_script(module, invocation.target, codes)
-        elif invocation.kind == "module":
+        elif invocation.kind in ("script", "module"):
             import runpy
 
-            runpy._run_module_as_main(invocation.target)  # type: ignore[attr-defined]
+            is_module = invocation.kind == "module"
+            runpy._run_module_as_main(  # type: ignore[attr-defined]
+                invocation.target if is_module else "__main__", is_module)
         else:
             exec(compile_source(invocation.target.encode(), "<string>"), vars(module))  # noqa: S102 - that is what -c is
     except SystemExit:
@@ -51,9 +53,11 @@ def first_path(invocation: Invocation) -> str:
         return os.getcwd()
     if invocation.kind == "command":
         return ""
-    # A folder or an archive with a __main__.py is itself the entry.
-    target = os.path.realpath(invocation.target)
-    return target if os.path.isdir(target) else os.path.dirname(target)
+    if _is_importable(invocation.target):
+        # Since 3.9 Python makes the script's path absolute.
+        target = invocation.target
+        return os.path.abspath(target) if sys.version_info >= (3, 9) else target
+    return os.path.dirname(os.path.realpath(invocation.target))
 
 
 def _new_main() -> ModuleType:
@@ -63,13 +67,22 @@ def _new_main() -> ModuleType:
     return main
 
 
-def _run_script(main: ModuleType, target: str, codes: CodeStore | None) -> None:
-    if os.path.isdir(target) or target.endswith((".zip", ".pyz")):
-        import runpy
+def _is_importable(target: str) -> bool:
+    """Whether the script is a folder or an archive: the import system finds its main module."""
+    if os.path.isdir(target):
+        return True
+    if not target.endswith((".zip", ".pyz")):
+        return False
+    import zipimport
 
-        runpy.run_path(target, run_name="__main__")
-        return
-    # Since 3.9 Python makes the script's path absolute.
+    try:
+        zipimport.zipimporter(target)
+    except zipimport.ZipImportError:
+        return False
+    return True
+
+
+def _run_script(main: ModuleType, target: str, codes: CodeStore | None) -> None:
     filename = os.path.abspath(target) if sys.version_info >= (3, 9) else target
     code = _script_code(filename, target, codes)
     from _frozen_importlib_external import SourceFileLoader
@@ -92,6 +105,9 @@ def _script_code(filename: str, target: str, codes: CodeStore | None) -> CodeTyp
     return codes.compile(source, filename)
 
 
+_KEPT: list[object] = []
+
+
 def _hide_ourselves(error: BaseException) -> None:
     """Have the traceback begin in the program.
 
@@ -100,13 +116,27 @@ def _hide_ourselves(error: BaseException) -> None:
     """
     shown = _without_ours(error.__traceback__)
     users = sys.excepthook
+    # Python 3.8 crashes at its end if the traceback that it gave to the hook is gone by then.
+    _KEPT.append(error.__traceback__)
 
     def excepthook(kind: type[BaseException], value: BaseException, trace: Any) -> None:
         sys.excepthook = users
         sys.last_traceback = shown
-        users(kind, value.with_traceback(shown), shown)
+        try:
+            users(kind, value.with_traceback(shown), shown)
+        except SystemExit:
+            raise
+        except BaseException as fault:  # noqa: BLE001 - told in the interpreter's own words
+            _tell_broken_hook(fault, value)
 
     sys.excepthook = excepthook
+
+
+def _tell_broken_hook(fault: BaseException, value: BaseException) -> None:
+    sys.stderr.write("Error in sys.excepthook:\n")
+    sys.__excepthook__(type(fault), fault.with_traceback(_without_ours(fault.__traceback__)), None)
+    sys.stderr.write("\nOriginal exception was:\n")
+    sys.__excepthook__(type(value), value, value.__traceback__)
 
 
 def _without_ours(trace: TracebackType | None) -> TracebackType | None:
