@@ -39,10 +39,16 @@ def _target(home: str) -> dict[str, Any]:
 
 def _agent_lives(home: str) -> bool:
     from hyperbox_agent.home import run_folder
+    return listens(os.path.join(run_folder(home), AGENT_SOCKET))
+
+
+def listens(path: str) -> bool:
+    """Whether somebody takes connections at a unix socket; a file that a killed one left does not.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
         probe.settimeout(0.5)
         try:
-            probe.connect(os.path.join(run_folder(home), AGENT_SOCKET))
+            probe.connect(path)
         except OSError:
             return False
     return True

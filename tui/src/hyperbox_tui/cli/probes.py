@@ -17,6 +17,7 @@ from hyperbox_devcontainer.paths import (
     session_socket,
     state_dir,
 )
+from hyperbox_tui.cli.orphans import listens, orphan_targets
 from hyperbox_tui.cli.output import speaks_unicode
 from hyperbox_tui.cli.own import other_command
 from hyperbox_tui.cli.report import place_of
@@ -213,7 +214,7 @@ def _port(config: Config, project: Project, environ: Mapping[str, str]) -> Itera
     owner = find_owner("127.0.0.1", port)
     if owner is None:
         yield Finding("port", "good", f"{port} is free")
-    elif os.path.exists(session_socket(project, environ)):
+    elif listens(session_socket(project, environ)):
         yield Finding("port", "good", f"{port} is held by this project's session")
     else:
         by = f"process {owner.pid} ({owner.command})" if owner.pid else f"user {owner.uid}"
@@ -222,9 +223,8 @@ def _port(config: Config, project: Project, environ: Mapping[str, str]) -> Itera
 
 
 def _left_over(project: Project, environ: Mapping[str, str]) -> Iterator[Finding]:
-    if os.path.exists(session_socket(project, environ)):
+    if listens(session_socket(project, environ)):
         return
-    from hyperbox_tui.cli.orphans import orphan_targets
     for target in orphan_targets(project_home(project, environ)):
         yield Finding("session", "warning", f"{target['name']}: its program has no session",
                       "hyperbox up takes it over, hyperbox down ends it")
