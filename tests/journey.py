@@ -195,13 +195,13 @@ class Up:
         """The next event that says that ``state`` holds."""
         return self.wait(lambda e: e.get("event") == "state" and e["state"] == state, after=after)
 
-    def wait_generation(self, verdict: str = "committed", *, after: int = 0,
+    def wait_generation(self, verdict: str | None = "committed", *, after: int = 0,
                         **fields: Any) -> dict[str, Any]:
         """The next generation with this verdict (and these fields); not the first start's."""
         wanted = {"first": None, **fields}
 
         def fits(event: dict[str, Any]) -> bool:
-            return (event.get("event") == "generation" and event["verdict"] == verdict
+            return (event.get("event") == "generation" and verdict in (None, event["verdict"])
                     and all(event.get(key) == value for key, value in wanted.items()))
 
         return self.wait(fits, after=after)

@@ -12,11 +12,15 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from dataclasses import dataclass
 from enum import Enum
 
 from hyperbox_agent.errors import ApplyError
 from hyperbox_agent.store.ops import Ops
+
+LOCK_WAIT = 1.0
+"""Seconds that another owner of a home gets to be done with it."""
 
 
 class TreeState(str, Enum):
@@ -87,13 +91,23 @@ def prepare(root: str, home: str) -> None:
 def lock(home: str) -> int:
     """The descriptor that holds ``home`` for us. Raises ApplyError when another process has it."""
     fd = os.open(os.path.join(home, "lock"), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    # After the death of an agent another process finishes its batch, which is a matter of moments.
+    deadline = time.monotonic() + LOCK_WAIT
+    while not _try_lock(fd):
+        if time.monotonic() >= deadline:
+            os.close(fd)
+            raise ApplyError(f"another agent is using {home}", file=home,
+                             hint="stop it first, or give this one a home of its own")
+        time.sleep(0.005)
+    return fd
+
+
+def _try_lock(fd: int) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(fd)
-        raise ApplyError(f"another agent is using {home}", file=home,
-                         hint="stop it first, or give this one a home of its own") from error
-    return fd
+    except OSError:
+        return False
+    return True
 
 
 def current_umask() -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hyperbox_agent.core.clock import Clock
@@ -14,7 +15,7 @@ from hyperbox_agent.supervise.instance import Identity, Instance, Sink, log_even
 from hyperbox_agent.supervise.output import LineSplitter
 from hyperbox_agent.supervise.port import Kept, KeptInstance
 from hyperbox_agent.supervise.process import Child, Pipes, reopen_pipes
-from hyperbox_agent.supervise.procfs import is_alive
+from hyperbox_agent.supervise.procfs import is_alive, send
 from hyperbox_agent.supervise.records import Record, Records
 from hyperbox_langpacks.base import Rung
 
@@ -39,6 +40,26 @@ def serving_record(left: Records, app: dict[str, object]) -> Record | None:
         return None
     return next((one for one in left.instances
                  if one.serial == left.live and is_alive(one.pid, one.start)), None)
+
+
+def take_all(left: Records, live: Record, kept: Kept | None, make: Make, clock: Clock,
+             sink: Sink) -> list[Instance]:
+    """The live instance, then those that it had replaced and that may still be answering; nothing
+    where the live one can't be taken over."""
+    instance = take_over(live, kept, make, clock, sink)
+    if instance is None:
+        return []
+    replaced = (take_over(one, kept, make, clock, sink) for one in left.instances
+                if one.serial != live.serial and one.backend is not None
+                and is_alive(one.pid, one.start))
+    return [instance, *(one for one in replaced if one is not None)]
+
+
+def wake(family: Family) -> None:
+    """Let it go on, where its agent was killed while the program was frozen."""
+    for stat in family.members():
+        if stat.state == "T":
+            send(stat.pid, stat.start, signal.SIGCONT)
 
 
 def take_over(record: Record, kept: Kept | None, make: Make, clock: Clock,
@@ -79,10 +100,10 @@ def _pipes(record: Record, held: KeptInstance | None) -> Pipes | None:
     return Pipes(fds, stdin) if fds else None
 
 
-def close_others(kept: Kept | None, taken: Record | None) -> None:
-    """Close the descriptors of the instances that are not taken over."""
+def close_others(kept: Kept | None, taken: frozenset[int]) -> None:
+    """Close the descriptors of the instances that are not among these serials."""
     for one in kept.instances if kept is not None else ():
-        if taken is None or one.number != taken.serial:
+        if one.number not in taken:
             for fd in one.fds:
                 os.close(fd)
 
@@ -104,14 +125,15 @@ def replay(path: str, number: int, sink: Sink) -> None:
             continue
 
 
-async def end_left(left: Records | None, taken: Instance | None, mark: str, grace: float,
+async def end_left(left: Records | None, taken: Sequence[Instance], mark: str, grace: float,
                    clock: Clock) -> None:
-    """End everything of a dead agent but the instance that was taken over, also what it had no
+    """End everything of a dead agent but the instances that were taken over, also what it had no
     time to write down."""
-    keep = frozenset() if taken is None else frozenset(
-        {taken.child.pid} | {stat.pid for stat in taken.family().members()})
+    serials = {one.identity.serial for one in taken}
+    keep = frozenset(one.child.pid for one in taken).union(
+        *({stat.pid for stat in one.family().members()} for one in taken))
     records = () if left is None else (*left.instances, *left.helpers)
-    others = [one for one in records if taken is None or one.serial != taken.identity.serial]
+    others = [one for one in records if one.serial not in serials]
     await asyncio.gather(*(
         Family(one.pid, one.start, one.mark, others=keep).end(grace, clock) for one in others))
     await end(lambda: marked(mark + "-", keep), grace, clock)

@@ -15,11 +15,13 @@ import os
 import signal
 import socket
 import struct
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
 from hyperbox_agent.supervise.holder_escrow import Kept
 from hyperbox_agent.supervise.holder_loop import IN, OUT, Loop, Timer
+from hyperbox_agent.supervise.holder_mend import start_mending
 from hyperbox_agent.supervise.holder_relay import Relay
 
 VERSION = 1
@@ -32,6 +34,8 @@ _LONELY = 60.0
 """With no agent, and nothing alive to serve, the holder ends after this long (s)."""
 _GRACE = 3.0
 _LOOK = 5.0
+_MENDED = 10.0
+"""How long (s) requests wait at most for a batch to be finished after its agent's death."""
 
 
 class Channel:
@@ -122,6 +126,8 @@ class Control:
         self._run_dir = run_dir
         self._kept: dict[int, Kept] = {}
         self._keep_for = 86400.0
+        self._home: str | None = None
+        self._mending: subprocess.Popen[bytes] | None = None
         self._timers: list[Timer] = []
         self._orphaned_at: float | None = None
         self._alive_at = 0.0
@@ -178,12 +184,33 @@ class Control:
         assert self._channel is not None
         self._channel.close()
         self._channel = None
-        self._relay.release()
+        if self._relay.holding is None or not self._mend():
+            self._relay.release()
         for kept in self._kept.values():
             kept.drain(self._loop, os.path.join(self._run_dir, f"orphan-{kept.number}.log"))
         self._orphaned_at = self._alive_at = self._loop.now
         self._timers = [self._loop.later(self._keep_for, self._end_all)]
         self._look_after()
+
+    def _mend(self) -> bool:
+        """The agent died while the program was frozen, perhaps inside a batch: have both mended
+        before anything is asked of the program. Whether that could be begun."""
+        try:
+            self._mending = start_mending(self._home)
+        except OSError:
+            return False
+        self._await_mended(self._loop.now + _MENDED)
+        return True
+
+    def _await_mended(self, deadline: float) -> None:
+        mending = self._mending
+        if mending is None:
+            return
+        if mending.poll() is None and self._loop.now < deadline:
+            self._loop.later(0.005, lambda: self._await_mended(deadline))
+            return
+        self._mending = None
+        self._relay.release()
 
     def _look_after(self) -> None:
         """A port with nothing behind it is not worth a day."""
@@ -258,6 +285,7 @@ class Control:
     def _op_hello(self, message: dict[str, Any], _fds: list[int], answer: Any) -> None:
         """The first thing an agent says: settings; the answer says what is there."""
         self._keep_for = float(message["keep_for"])
+        self._home = message.get("home")
         self._relay.max_wait = message["max_wait"]
         orphaned = None
         if self._orphaned_at is not None:

@@ -15,6 +15,7 @@ from hyperbox_agent.core.pulls import PullRules
 from hyperbox_agent.errors import AgentError
 from hyperbox_agent.supervise.config import AppConfig
 from hyperbox_agent.supervise.in_place import InPlace
+from hyperbox_agent.supervise.mend import CONFIGURED
 from hyperbox_agent.supervise.mirror import Mirror
 from hyperbox_agent.supervise.output import Room
 from hyperbox_agent.supervise.pulling import Pulls
@@ -25,9 +26,6 @@ from hyperbox_langpacks.registry import find_pack
 from hyperbox_langpacks.view import FolderView
 
 Sink = Callable[[Mapping[str, Any]], None]
-
-CONFIGURED = "configured.json"
-"""In the home: what runs here, for the agent that finds what this one left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +88,11 @@ class Host:
     async def configure(self, config: HostConfig) -> Ready:
         """Take on a program. A second call with the same program leaves it running as it is."""
         if self.config is not None and self._same_program(config):
-            self.config = config
-            self._open_pulls(config)
-            return self._ready(adopted=self.supervisor.serving is not None)
+            return await self._take_on(config)
         if self._supervisor is not None:
             await self._supervisor.stop()
         self.config = config
+        await self._close_stage()
         self._open_stage(config)
         pack, found = self._detect(config)
         self._found = found
@@ -106,8 +103,20 @@ class Host:
         adopted = await self._supervisor.open()
         self._transaction = Transaction(
             self._supervisor, self._stage(config), self._clock, self._sink)
+        if self._mirror is not None and adopted is not None:
+            await self._mirror.lead_back(adopted.number, self._supervisor)
         self._open_pulls(config)
         return self._ready(adopted=adopted is not None)
+
+    async def _take_on(self, config: HostConfig) -> Ready:
+        """Another session for the same program."""
+        async def take() -> Ready:
+            self.config = config
+            self._open_pulls(config)
+            return self._ready(adopted=self.supervisor.serving is not None)
+
+        # What the last session had settled goes on to its end; only then is it known what is here.
+        return await take() if self._transaction is None else await self._transaction.between(take)
 
     def _open_pulls(self, config: HostConfig) -> None:
         if self.pulls is not None:
@@ -163,8 +172,12 @@ class Host:
         return old is not None and (old.root, old.mode, old.app) == (
             config.root, config.mode, config.app)
 
+    async def _close_stage(self) -> None:
+        mirror, self._mirror = self._mirror, None
+        if mirror is not None:
+            await mirror.close()
+
     def _open_stage(self, config: HostConfig) -> None:
-        self._mirror = None
         if config.mode == "mirror":
             self._mirror = Mirror(config.root, self.home, session=config.session,
                                   keep_count=config.keep_count, keep_bytes=config.keep_bytes)
@@ -302,6 +315,7 @@ class Host:
         if self.pulls is not None:
             self.pulls.close()
         self.pulls = None
+        await self._close_stage()
         self._supervisor = None
         self._transaction = None
         self.config = None

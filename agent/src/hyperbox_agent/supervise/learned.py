@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 
+NEW = ".new"
 _LIMIT = 5000
 """Names kept for one interpreter; a program with more is no less warm for it."""
 
@@ -60,7 +61,7 @@ def read_json(path: str) -> object:
 
 def write_json(path: str, data: Mapping[str, object]) -> None:
     """Replace a file as one unit: a reader, or the next agent, sees the old or the new one."""
-    temporary = f"{path}.{os.getpid()}.new"
+    temporary = path + NEW  # one writer at a time: what a killed one left is written over
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(fd, "w", encoding="utf-8") as file:
         json.dump(data, file)

@@ -21,7 +21,7 @@ from hyperbox_agent.core.bundle import BundleReader
 from hyperbox_agent.core.entries import Change, Entry, Kind, Manifest
 from hyperbox_agent.errors import AgentError, MissingBlobsError
 from hyperbox_agent.supervise.supervisor import Supervisor
-from hyperbox_agent.supervise.transaction import Work, changed_files
+from hyperbox_agent.supervise.transaction import Permit, Work, changed_files
 
 T = TypeVar("T")
 
@@ -46,10 +46,10 @@ class Mirror:
         """The generation that the tree holds; 0: none."""
         return self._tree.number
 
-    def close(self) -> None:
-        """Let another agent have the tree."""
-        self._thread.shutdown(wait=True)
-        self._tree.close()
+    async def close(self) -> None:
+        """Let another agent have the tree, when all that was begun in it has ended."""
+        await self._do(self._tree.close)
+        self._thread.shutdown(wait=False)
 
     def manifest(self) -> dict[str, Entry]:
         """What the tree holds of what was put there, as it is now."""
@@ -80,6 +80,21 @@ class Mirror:
     def rollback_changes(self, number: int) -> tuple[Change, ...]:
         """What leads back to generation ``number``. Raises ApplyError when it is not kept."""
         return self._tree.rollback(number)
+
+    async def lead_back(self, number: int, supervisor: Supervisor) -> None:
+        """Make the tree ``number``'s, which serves: a killed agent had put a newer batch into it
+        that never was healthy. Where that can't be had, the session sends what is missing."""
+        if number == self.base or number not in self.kept():
+            return
+        permit = Permit()
+        permit.settle()
+        try:
+            work = Work(number, self.rollback_changes(number), permit)
+            await self.prepare(work)
+            await self.apply(work, supervisor)
+        except AgentError:
+            return
+        self.commit(work)
 
     # -- the stage of a transaction -----------------------------------------------------------
 

@@ -130,14 +130,16 @@ class Port:
 
     @classmethod
     async def open(cls, host: str, port: int, run_dir: str, *, clock: Clock, timeout: float = 10.0,
-                   keep_for: float = DAY, max_wait: float | None = None) -> Port:
+                   keep_for: float = DAY, max_wait: float | None = None,
+                   home: str | None = None) -> Port:
         """Hold ``host:port``: adopt the holder that lives in ``run_dir``, else start one.
 
         ``keep_for``: how long (s) the holder goes on without any agent. ``max_wait``: how long a
-        request may wait for an instance (None: as long as its client does). Raises PortError,
-        PortTakenError with the owner where another program has the port.
+        request may wait for an instance (None: as long as its client does). ``home``: where the
+        batch is that the holder has finished when we are killed in the middle of a hold. Raises
+        PortError, PortTakenError with the owner where another program has the port.
         """
-        settings = {"keep_for": keep_for, "max_wait": max_wait}
+        settings = {"keep_for": keep_for, "max_wait": max_wait, "home": home}
         handle = cls(run_dir, clock, settings, timeout)
         try:
             await asyncio.wait_for(handle._open(host, port), timeout)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hyperbox_agent.supervise.learned import read_json, write_json
+from hyperbox_agent.supervise.learned import NEW, read_json, write_json
 from hyperbox_langpacks.base import Rung
 
 _VERSION = 1
@@ -63,10 +64,9 @@ def load(path: str) -> Records | None:
 
 def remove(path: str) -> None:
     """Nothing runs any more."""
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
+    for name in (path, path + NEW):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
 
 
 def _record(data: Mapping[str, Any]) -> Record:

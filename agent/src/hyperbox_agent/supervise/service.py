@@ -25,7 +25,7 @@ HOLD = 0.5
 class Service:
     """State and bookkeeping; the decisions are the supervisor's."""
 
-    def __init__(self, config: AppConfig, run: str, mark: str, root: str, warm: Warm,
+    def __init__(self, config: AppConfig, home: str, run: str, mark: str, root: str, warm: Warm,
                  clock: Clock, sink: Sink) -> None:
         self.live: Instance | None = None
         self.serving: int | None = None
@@ -39,6 +39,7 @@ class Service:
         self.grace = config.grace
         self.closing = False
         self._config = config
+        self._home = home
         self._run = run
         self._mark = mark
         self._warm = warm
@@ -64,7 +65,8 @@ class Service:
         config = self._config
         if config.port is None:
             return None
-        self._port = await Port.open(config.host, config.port, self._run, clock=self._clock)
+        self._port = await Port.open(config.host, config.port, self._run, clock=self._clock,
+                                     home=self._home)
         return self._port.peers_path
 
     @property
@@ -82,12 +84,25 @@ class Service:
 
     async def switch_to(self, instance: Instance, number: int) -> None:
         """From now on this one answers. Raises PortError; then the old one still does."""
+        before = self.live, self.serving, self.root
+        self.live, self.serving, self.root = instance, number, instance.root
+        # Written down, and its output kept, before it is asked anything: where we are killed here,
+        # both versions run, and the next agent takes the newer one without a failed answer.
+        self.save()
+        try:
+            await self.escrow(instance)
+            await self._switch_port(instance)
+        except BaseException:
+            self.live, self.serving, self.root = before
+            self.save()
+            raise
+        self.error = None
+        self.tell(State.LIVE)
+
+    async def _switch_port(self, instance: Instance) -> None:
         if self._port is not None:
             address = instance.backend.result() if instance.backend.done() else None
             await self._port.switch(instance.identity.serial, address)
-        self.live, self.serving, self.root = instance, number, instance.root
-        self.error = None
-        self.tell(State.LIVE)
 
     async def take_down(self) -> Instance | None:
         """From now on nothing answers and who asks waits; gives the one that was live."""
@@ -97,7 +112,7 @@ class Service:
         return live
 
     async def escrow(self, instance: Instance) -> None:
-        """Leave copies of its descriptors where they survive us."""
+        """Leave copies of its descriptors where they survive us. Raises PortError."""
         if self._port is not None:
             kept = instance.descriptors
             await self._port.keep(instance.identity.serial, instance.child.pid,
@@ -160,32 +175,39 @@ class Service:
     # -- what a dead agent left -------------------------------------------------------------------
 
     async def adopt(self, make: Make) -> Adopted | None:
-        """Take over the instance that serves; end everything else that a dead agent left."""
+        """Take over the instance that serves, and let those that it replaced end what they answer;
+        end everything else that a dead agent left."""
         left = records.load(self._records_path)
         kept = self._port.adopted if self._port is not None else None
         record = None if left is None else adoption.serving_record(left, self._config.as_json())
-        instance = None if record is None else adoption.take_over(
-            record, kept, make, self._clock, self._sink)
-        adoption.close_others(kept, record if instance is not None else None)
-        await adoption.end_left(left, instance, self._mark, self.grace, self._clock)
-        await self._forget_kept(kept, instance)
+        taken = [] if left is None or record is None else adoption.take_all(
+            left, record, kept, make, self._clock, self._sink)
+        serials = frozenset(one.identity.serial for one in taken)
+        adoption.close_others(kept, serials)
+        await adoption.end_left(left, taken, self._mark, self.grace, self._clock)
+        await self._forget_kept(kept, serials)
         self._serial = left.last_serial if left is not None else 0
-        if instance is None or record is None or left is None or left.serving is None:
+        if not taken or record is None or left is None or left.serving is None:
             records.remove(self._records_path)
             return None
         self.baseline = record.status
-        self.started(instance)
+        for one in taken:
+            adoption.wake(one.family())
+            self._instances[one.identity.serial] = one
+        instance, *replaced = taken
         await self.switch_to(instance, left.serving)
+        for one in replaced:
+            self.retire(one)
         return Adopted(left.serving, instance.child.pid, instance.root, instance.identity.rung,
                        kept.orphaned_s if kept is not None else 0.0)
 
-    async def _forget_kept(self, kept: Kept | None, taken: Instance | None) -> None:
+    async def _forget_kept(self, kept: Kept | None, taken: frozenset[int]) -> None:
         if self._port is None or kept is None:
             return
         for one in kept.instances:
-            if taken is None or one.number != taken.identity.serial:
+            if one.number not in taken:
                 await self._port.forget(one.number)
-        if taken is None:
+        if not taken:
             await self._port.switch(0, None)
 
     # -- around an apply --------------------------------------------------------------------------

@@ -7,7 +7,6 @@ does raises out of here.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -25,6 +24,7 @@ from hyperbox_agent.supervise.config import AppConfig
 from hyperbox_agent.supervise.health import after_exit
 from hyperbox_agent.supervise.instance import Instance, Sink
 from hyperbox_agent.supervise.learned import LearnedModules
+from hyperbox_agent.supervise.mend import mark_of
 from hyperbox_agent.supervise.output import Room
 from hyperbox_agent.supervise.port import Stats
 from hyperbox_agent.supervise.process import Reaper, become_subreaper
@@ -90,7 +90,7 @@ class Supervisor:
         self._locate = locate
         code = os.path.join(home, "code")
         os.makedirs(code, mode=0o700, exist_ok=True)
-        run, mark = run_folder(home), _mark(home)
+        run, mark = run_folder(home), mark_of(home)
         self._starter = Starter(config, pack, found, view, code, run, mark,
                                 dict(os.environ if environ is None else environ), clock, sink,
                                 self._reported, room)
@@ -98,7 +98,8 @@ class Supervisor:
             self._worker_spec(code), found.interpreter or "", found.framework, view.root,
             lambda: self._starter.start_of(view.root),
             LearnedModules(os.path.join(home, "learned.json")), mark, clock, sink)
-        self._service = Service(config, run, mark, view.root, self._warm, clock, sink)
+        self._service = Service(config, home, run, mark, view.root, self._warm, clock,
+                                sink)
         self._attempts = Attempts(config, self._starter, self._warm, self._service, clock)
         self._chores = Chores(config, pack, self._starter, mark, clock, sink)
         self._revival = Revival(clock)
@@ -386,10 +387,8 @@ class Supervisor:
 
     async def _after_live(self, instance: Instance) -> None:
         """What makes the next reload quick, what survives our own death, and ``post``."""
-        self._service.save()
         if self._warm.has_learned:
             self._nudge()
-        await self._service.escrow(instance)
         await self._chores.after(instance.number, instance.root)
         if not self._warm.has_learned:
             await self._clock.sleep(_LEARN_LATE)
@@ -456,12 +455,6 @@ class Supervisor:
             return False
         await self._go_live(attempt, attempt.instance, number)
         return True
-
-
-def _mark(home: str) -> str:
-    """What all that is started for this home bears in its environment."""
-    name = os.path.abspath(home).encode("utf-8", "surrogateescape")
-    return hashlib.sha256(name).hexdigest()[:12]
 
 
 async def _always() -> bool:

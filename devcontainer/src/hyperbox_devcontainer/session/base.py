@@ -85,7 +85,8 @@ class MirrorBase:
         held, self._held = self._held, {}
         changes = diff(held, source.tree.manifest)
         source.rebase(changes)
-        return None if ready.adopted else changes
+        # A tree of another generation than the one that serves is one that is still to be started.
+        return None if ready.adopted and ready.serving == ready.number else changes
 
     def committed(self, number: int, changes: tuple[Change, ...]) -> None:
         """See Base."""
