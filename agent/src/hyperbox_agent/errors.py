@@ -41,13 +41,15 @@ class NoSpaceError(ApplyError):
     """The target's filesystem can't take the batch: bytes, inodes, quota, read-only."""
 
     def __init__(self, message: str, *, filesystem: str = "", need: int = 0, have: int = 0,
-                 file: str | None = None, line: int | None = None, key: str | None = None,
-                 hint: str | None = None) -> None:
+                 unit: str = "", file: str | None = None, line: int | None = None,
+                 key: str | None = None, hint: str | None = None) -> None:
         super().__init__(message, file=file, line=line, key=key, hint=hint)
         self.filesystem = filesystem
         """Its mount point."""
         self.need = need
         self.have = have
+        self.unit = unit
+        """Of what: see ``core.room``."""
 
 
 class ProtocolError(AgentError):

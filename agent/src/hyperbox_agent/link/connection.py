@@ -110,6 +110,11 @@ class Link:
         """Await it for the end of the link; gives the reason and doesn't raise it."""
         return asyncio.shield(self._closed)
 
+    @property
+    def silence(self) -> float:
+        """Seconds since anything came from the peer."""
+        return max(0.0, self._clock.now() - self._heard)
+
     async def close(self, message: str = "closed") -> None:
         """Say good-bye and end the link. Never fails, may be called again."""
         if self.lost is None and self.peer is not None:

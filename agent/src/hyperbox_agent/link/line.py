@@ -30,7 +30,7 @@ class Limits:
     """Calls and channels of the peer that are served at the same time."""
     patience: float = 60.0
     """How long a payload may stand still while its reader waits for it."""
-    ping: float = 5.0
+    ping: float = 2.0
     dead: float = 30.0
     """Without a sign of life for so long the peer is given up. Its loop may be busy for seconds
     (the first scan of a big tree on a board)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
+from hyperbox_agent.core.room import BYTES, FILES
 from hyperbox_agent.errors import AgentError, ApplyError, NoSpaceError
 
 _CAUSES = {
@@ -42,11 +43,13 @@ def check_room(folder: str, size: int, inodes: int) -> None:
     if size + RESERVE > have:
         raise NoSpaceError(f"the filesystem at {where} is full: {size + RESERVE:,} bytes are "
                            f"needed, {have:,} are free", filesystem=where, need=size + RESERVE,
-                           have=have, hint=f"make room on {where}, or ignore large files")
+                           have=have, unit=BYTES,
+                           hint=f"make room on {where}, or ignore large files")
     if facts.f_files and inodes > facts.f_favail:
         raise NoSpaceError(f"the filesystem at {where} has too few inodes: {inodes:,} are needed, "
                            f"{facts.f_favail:,} are free", filesystem=where, need=inodes,
-                           have=facts.f_favail, hint=f"remove files on {where}")
+                           have=facts.f_favail, unit=FILES,
+                           hint=f"remove files on {where}")
 
 
 def typed(error: OSError, folder: str, doing: str) -> AgentError:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.core.entries import Change
 from hyperbox_agent.core.generation import Failure, Outcome, Verdict
+from hyperbox_agent.core.room import Shortage, left_out
 from hyperbox_agent.errors import AgentError, LinkLostError, LinkTimeoutError, WatchError
 from hyperbox_agent.watch.source import Batch, Source
 from hyperbox_langpacks.base import Rung
@@ -277,8 +278,20 @@ class Pipeline:
         if outcome.verdict is Verdict.SUPERSEDED or flight.superseded:
             self._renew(flight, again=outcome.verdict is Verdict.SUPERSEDED)
         if counts:
+            self._leave_out(flight, outcome)
             self.last = outcome
             self._listener.ended(flight, shipped)
+
+    def _leave_out(self, flight: Flight, outcome: Outcome) -> None:
+        """What the target has no room for must not keep the rest of the batch, or the next ones."""
+        shortage = Shortage.from_facts(outcome.facts)
+        if outcome.error is None or shortage is None:
+            return
+        waiting = left_out(flight.batch.changes, shortage)
+        if not waiting:
+            return
+        self.source.hold(waiting, f"waits for room on the target: {outcome.error.message}")
+        self._renew(flight, again=True)
 
     def _renew(self, flight: Flight, *, again: bool) -> None:
         """What waits was computed before this outcome: look at what is dirty now.
@@ -290,7 +303,9 @@ class Pipeline:
         if waiting is None:
             # The agent saw a newer file before we did; its event may be lost in a touch.
             if flight.first:
-                self._waiting = flight.batch
+                batch = flight.batch
+                self._waiting = Batch(batch.serial, self.source.changes(), True,
+                                      batch.first_event, batch.last_event)
             self.source.poke()
             return
         self._waiting = Batch(waiting.serial, self.source.changes(), waiting.settled,

@@ -14,7 +14,8 @@ from typing import Any, Protocol, TypeVar
 from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.core.entries import Change, Kind
 from hyperbox_agent.core.generation import Failure, Outcome, Verdict
-from hyperbox_agent.errors import AgentError
+from hyperbox_agent.core.room import Shortage
+from hyperbox_agent.errors import AgentError, NoSpaceError
 from hyperbox_agent.supervise.supervisor import Supervisor
 from hyperbox_langpacks.base import FileChange, Rung, RungChoice
 
@@ -146,6 +147,7 @@ class Transaction:
                 return await self._phases(work)
             except AgentError as error:
                 self._stage.discard(work)
+                _note_shortage(work, error)
                 return self._rolled_back(work, Rung.NOTHING, "", _failure("apply", error))
             finally:
                 self._now = None
@@ -183,6 +185,7 @@ class Transaction:
                 await self._stage.prepare(work)
             except AgentError as error:
                 self._stage.discard(work)
+                _note_shortage(work, error)
                 return self._rolled_back(work, Rung.NOTHING, "", _failure("stage", error))
         if self._own(work):
             if not await work.permit.wait():
@@ -285,6 +288,12 @@ class _Timed:
 
     def __exit__(self, *exc: object) -> None:
         self._work.ms[self._phase] = (self._owner.now() - self._began) * 1000
+
+
+def _note_shortage(work: Work, error: AgentError) -> None:
+    if isinstance(error, NoSpaceError):
+        work.facts["space"] = Shortage(
+            error.filesystem, error.need, error.have, error.unit).as_json()
 
 
 def _failure(phase: str, error: AgentError) -> Failure:

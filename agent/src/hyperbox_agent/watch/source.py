@@ -29,6 +29,10 @@ CALM = 8.0
 """A file of BIG bytes that took COSTLY seconds to read is read again only after CALM times that:
 one that is written all the time must not hold up the others."""
 
+HELD = 10.0
+"""Seconds for which what the target had no room for is left out of batches; ``flush`` asks again
+at once, and so does a change of the path itself."""
+
 OWN = 1.0
 """Seconds within which a change of a path that the program opened for writing is its own."""
 
@@ -77,6 +81,8 @@ class Source:
         """Paths that became dirty since the last batch, and when."""
         self._own: dict[str, float] = {}
         """Paths that the program itself writes, and until when."""
+        self._held: dict[str, tuple[float, str]] = {}
+        """Dirty paths that the target can't take: until when they wait, and why."""
         self._wake = asyncio.Event()
         self._dirty: dict[str, Entry | None] = {}
         self._serial = 0
@@ -115,7 +121,8 @@ class Source:
     @property
     def quiet(self) -> bool:
         """Whether nothing waits to be looked at or to be settled."""
-        return not self._hints and not self._unstable and self._settler.first is None
+        return not (self._hints or self._unstable or self._settler.first is not None
+                    or (self._forced and self._dirty))
 
     def poke(self) -> None:
         """Hand out what is dirty as a settled batch, event or not."""
@@ -125,8 +132,19 @@ class Source:
     def rebase(self, changes: Iterable[Change]) -> None:
         """What is live differs from the tree in exactly these ``changes``."""
         self._dirty = {}
+        self._held.clear()
         for change in changes:
             self._mark(change.path, change.old)
+
+    def hold(self, paths: Iterable[str], why: str) -> None:
+        """The target can't take these: they stay dirty, and no batch waits for them for a while."""
+        until = self._clock.now() + HELD
+        self._held.update((path, (until, why)) for path in paths)
+
+    @property
+    def held(self) -> dict[str, str]:
+        """What is dirty and was refused, and why."""
+        return {path: why for path, (_, why) in self._held.items() if path in self._dirty}
 
     def taken_up(self, changes: Iterable[Change]) -> None:
         """We wrote these into the tree ourselves, as they stand on the accepted side already.
@@ -173,14 +191,20 @@ class Source:
     def changes(self) -> tuple[Change, ...]:
         """What differs from the accepted state now, in the order of paths."""
         manifest = self.tree.manifest
+        now = self._clock.now()
+        waiting = {path for path, (until, _) in self._held.items() if until > now}
         return tuple(Change(path, old, manifest.get(path))
-                     for path, old in sorted(self._dirty.items()) if path not in self._unstable)
+                     for path, old in sorted(self._dirty.items())
+                     if path not in self._unstable and not _at_or_below(path, waiting))
 
     def sync(self) -> None:
         """Look at every event that the kernel has for us, now. For ``flush``."""
         if self.watcher is not None:
             self.watcher.drain()
         self._look()
+        if self.held:
+            self._held.clear()
+            self.poke()
 
     async def next(self) -> Batch:
         """The next batch. Raises WatchError when the root vanished; call again to wait for it."""
@@ -256,6 +280,7 @@ class Source:
         for change in refresh.changes:
             if self._own.get(change.path, 0.0) > now and change.path not in self._dirty:
                 continue
+            self._held.pop(change.path, None)
             if change.path not in self._dirty:
                 self._fresh[change.path] = now
             self._mark(change.path, self._dirty.get(change.path, change.old))
@@ -355,3 +380,12 @@ class Source:
         if not times:
             return None
         return max(min(times) - now, 0.0) or LOCK_LOOK
+
+
+def _at_or_below(path: str, folders: set[str]) -> bool:
+    """What is put into a folder that waits must wait with it."""
+    while folders and path:
+        if path in folders:
+            return True
+        path = path.rpartition("/")[0]
+    return False

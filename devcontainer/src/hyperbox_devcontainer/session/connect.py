@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import select
+import signal
+import socket
+import sys
 from collections.abc import Sequence
 from typing import Protocol
 
 from hyperbox_agent.core.clock import Clock
-from hyperbox_agent.errors import AgentError
+from hyperbox_agent.errors import AgentError, LinkTimeoutError
+from hyperbox_agent.home import run_folder
 from hyperbox_agent.link.connection import Link
 from hyperbox_devcontainer.session.options import SessionOptions
 from hyperbox_devcontainer.target.landing import (
@@ -19,6 +26,8 @@ from hyperbox_devcontainer.target.memory import MemoryTarget
 from hyperbox_devcontainer.target.process import ProcessTarget
 
 TIMEOUT = 15.0
+GONE = 5.0
+"""Seconds that a killed process gets to be gone."""
 
 
 class Connector(Protocol):
@@ -29,6 +38,11 @@ class Connector(Protocol):
 
         Raises AgentError or WorkstationError.
         """
+        ...
+
+    async def end_agent(self) -> None:
+        """End an agent that no longer answers, by force and alone: what it ran is left for the
+        next one to find."""
         ...
 
     async def close(self) -> None:
@@ -54,6 +68,10 @@ class ProcessConnector:
             return await land_agent(self._target, home, clock=self._clock, timeout=TIMEOUT)
         return await start_installed(self._target, home, clock=self._clock, timeout=TIMEOUT)
 
+    async def end_agent(self) -> None:
+        """See Connector."""
+        await asyncio.to_thread(kill_agent, self._options.home)
+
     async def close(self) -> None:
         """See Connector."""
         await self._target.close()
@@ -75,9 +93,46 @@ class MemoryConnector:
             return None
         return await start_agent(self._target, self._argv, clock=self._clock, timeout=TIMEOUT)
 
+    async def end_agent(self) -> None:
+        """See Connector."""
+        self._target.cut_streams()  # here an agent is no more than its stream
+
     async def close(self) -> None:
         """See Connector."""
         await self._target.close()
+
+
+async def reach_hard(connector: Connector) -> Link | None:
+    """A link to the agent, or to its successor where it is there and does not answer: to end it.
+
+    Raises AgentError, WorkstationError.
+    """
+    try:
+        return await connector.connect()
+    except LinkTimeoutError:
+        await connector.end_agent()
+        return await connector.connect()
+
+
+def kill_agent(home: str) -> None:
+    """End the agent of this home on this machine, if there is one. Blocking."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as ours:
+        ours.settimeout(GONE)
+        try:
+            ours.connect(f"{run_folder(home)}/agent.sock")
+            # Of a listening socket it is who began to listen; that needs no answer from it.
+            raw = ours.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            pid = int.from_bytes(raw[:4], sys.byteorder)
+            watched = os.pidfd_open(pid)
+        except OSError:
+            return
+    try:
+        signal.pidfd_send_signal(watched, signal.SIGKILL)
+        select.select([watched], [], [], GONE)
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(watched)
 
 
 def make_connector(options: SessionOptions, clock: Clock) -> Connector:

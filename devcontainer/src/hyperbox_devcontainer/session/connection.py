@@ -12,12 +12,14 @@ from hyperbox_agent.link.connection import Link
 from hyperbox_agent.link.messages import Configure, Configured
 from hyperbox_agent.watch.source import Source
 from hyperbox_devcontainer.session.base import Base
-from hyperbox_devcontainer.session.connect import Connector
+from hyperbox_devcontainer.session.connect import Connector, reach_hard
 from hyperbox_devcontainer.session.options import SessionOptions
 from hyperbox_devcontainer.session.pulling import Pulling
 from hyperbox_devcontainer.session.remote import RemoteAgent
 
 CONFIGURE_TIMEOUT = 60.0
+ANSWER = 5.0
+"""Seconds that an agent gets for a sign of life before it is ended hard."""
 
 
 class Connection:
@@ -95,6 +97,10 @@ class Connection:
             self._link = None
             self._lost.set()
 
+    def silence(self) -> float:
+        """Seconds since the agent's last sign of life; 0 without a link."""
+        return 0.0 if self._link is None else self._link.silence
+
     def link(self) -> Link:
         """The living link. Raises LinkLostError."""
         if self._link is None:
@@ -110,15 +116,28 @@ class Connection:
     async def stop(self, *, fast: bool, timeout: float) -> None:
         """End the agent and all that it runs, reaching it anew where the link is lost."""
         self._stopping = True
-        link = self._link or await self._connector.connect()
-        if link is None:
+        link = self._link or await reach_hard(self._connector)
+        if link is None or await self._told_to_stop(link, fast=fast, timeout=timeout):
             return
+        # It is there and does not listen: its program must not outlive it unseen.
+        await link.close("the agent does not answer")
+        await self._connector.end_agent()
+        again = await self._connector.connect()
+        if again is not None:
+            await self._told_to_stop(again, fast=fast, timeout=timeout)
+
+    async def _told_to_stop(self, link: Link, *, fast: bool, timeout: float) -> bool:
+        """Whether it took the word, or is gone."""
         try:
-            await link.call("stop", {"fast": fast}, timeout=timeout)
-        except (LinkLostError, LinkTimeoutError):
+            await link.ping(min(timeout, ANSWER))
+            await link.call("stop", {"fast": fast, "leftovers": True}, timeout=timeout)
+        except LinkLostError:
             pass  # it went before it could answer; what is left is found by the next down
+        except LinkTimeoutError:
+            return False
         await asyncio.wait([asyncio.ensure_future(_closed(link))], timeout=2.0)
         await link.close()
+        return True
 
     async def stop_if_linked(self, *, timeout: float) -> None:
         """As ``stop``, but only where there is a link."""

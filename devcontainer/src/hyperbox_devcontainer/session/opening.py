@@ -31,6 +31,7 @@ from hyperbox_devcontainer.session.connect import (
     Connector,
     ProcessConnector,
     make_connector,
+    reach_hard,
 )
 from hyperbox_devcontainer.session.connection import Connection
 from hyperbox_devcontainer.session.options import SessionOptions
@@ -157,7 +158,7 @@ async def _down(project: Project, home: str) -> bool:
                              kind="process", mode="in-place", home=home, tree=project.root,
                              state_dir="")
     connector = ProcessConnector(options, SystemClock())
-    link = await connector.connect()
+    link = await reach_hard(connector)
     if link is None:
         return False
     try:

@@ -27,6 +27,9 @@ OnEvent = Callable[[Mapping[str, Any]], None]
 
 STOP_TIMEOUT = 20.0
 VERB_TIMEOUT = 60.0
+SILENT = 5.0
+"""Seconds without a sign of life after which a target counts as gone for whoever asks. A busy one
+is silent for a moment; the link is given up much later."""
 RECENT = 50
 """Generations that are looked through for what a target held."""
 
@@ -243,7 +246,19 @@ class Session:
         return {"name": self.options.project, "path": self.options.root,
                 "files": counts.files, "bytes": counts.bytes,
                 "watcher": self._source.watcher.name if self._source.watcher else None,
-                "targets": [self.view.as_json(self._source.pending)]}
+                "targets": [self.view.as_json(self._source.pending, self._passing(),
+                                              silent=self._connection.silence() > SILENT)]}
+
+    def _passing(self) -> list[dict[str, Any]]:
+        """What is wrong just now and is not worth a word when it is over."""
+        project, target = self.options.project, self.options.target
+        found = [events.problem_event(project, target, f"{path} {why}", path=path)
+                 for path, why in self._source.held.items()]
+        silence = self._connection.silence()
+        if silence > SILENT:
+            found.append(events.problem_event(
+                project, target, f"{target} has given no sign of life for {silence:.0f} s"))
+        return found
 
     def config(self) -> dict[str, Any]:
         """The configuration that the session runs with."""
@@ -257,7 +272,7 @@ class Session:
         """Return when every save made before now is committed or rolled back."""
         began = self._clock.now()
         try:
-            outcome = await asyncio.wait_for(self._pipeline.flushed(), timeout)
+            outcome = await asyncio.wait_for(self._flushed(), timeout)
         except asyncio.TimeoutError as error:
             raise self._too_late(timeout) from error
         newest: dict[str, Any] = {"name": self.options.target, "number": None, "verdict": None,
@@ -267,11 +282,24 @@ class Session:
                        "error": outcome.error.as_json() if outcome.error else None}
         return {"ms": round((self._clock.now() - began) * 1000, 3), "targets": [newest]}
 
+    async def _flushed(self) -> Outcome | None:
+        """All is decided and the target is there: nothing to do is no proof of that."""
+        while True:
+            outcome = await self._pipeline.flushed()
+            try:
+                await self._connection.link().ping(VERB_TIMEOUT)
+                return outcome
+            except (LinkLostError, LinkTimeoutError):
+                await self._clock.sleep(0.05)  # it is noticed there too, and connected anew
+
     def _too_late(self, timeout: float) -> LinkTimeoutError:
         name = self.options.target
         if self.view.state is State.OFFLINE:
             return LinkTimeoutError(f"{name} is gone: its saves wait ({self._source.pending} "
                                     f"paths)", hint="hyperbox status")
+        if self._connection.silence() > min(timeout / 2, SILENT):
+            return LinkTimeoutError(f"{name} does not answer: its saves wait "
+                                    f"({self._source.pending} paths)", hint="hyperbox status")
         if self._source.paused:
             return LinkTimeoutError(f"{name} is paused", hint="hyperbox resume")
         return LinkTimeoutError(f"{name} did not finish within {timeout:g} s",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,10 +50,13 @@ class TargetView:
         elif event["verdict"] == "rolled_back":
             self.error = {**event["error"], "number": event["number"]}
 
-    def as_json(self, pending: int) -> dict[str, Any]:
-        """An entry of ``targets`` in ``status --json``."""
+    def as_json(self, pending: int, passing: Sequence[Mapping[str, Any]] = (), *,
+                silent: bool = False) -> dict[str, Any]:
+        """An entry of ``targets`` in ``status --json``. ``passing``: problems that hold just now.
+        ``silent``: no sign of life comes from there, although the link is not given up yet."""
+        state = State.OFFLINE if silent and self.state is not State.DOWN else self.state
         return {"name": self.name, "kind": self.kind, "mode": self.mode,
-                "state": self.state.value, "number": self.number, "rung": self.rung,
+                "state": state.value, "number": self.number, "rung": self.rung,
                 "url": self.url, "pid": self.pid, "pending": pending, "paused": self.paused,
                 "phase": self.phase, "error": dict(self.error) if self.error else None,
-                "notes": list(self.notes), "problems": list(self.problems.values())}
+                "notes": list(self.notes), "problems": [*self.problems.values(), *passing]}
