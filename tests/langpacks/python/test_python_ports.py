@@ -133,6 +133,17 @@ except TypeError as error:
     assert made.control.named("listening") == made.control.named("problem") == []
 
 
+def test_a_port_that_the_program_says_itself_stands_for_the_one_that_was_chosen(
+        made: Bench) -> None:
+    own = 18_764
+    made.write("app.py", "import socket\nsock = socket.socket()\n"
+                         f"sock.bind(('127.0.0.1', {own}))\nsock.listen()\n"
+                         "print(sock.getsockname())\n")
+    status, out = made.run(sys.executable, "app.py", HYPERBOX_OWN_PORT=str(own))
+    assert (status, out) == (0, f"('127.0.0.1', {own})\n")
+    assert made.control.port() not in (own, PUBLIC)
+
+
 def test_without_a_public_port_nothing_is_mapped(made: Bench) -> None:
     made.write("app.py", "import socket\ns = socket.create_server(('127.0.0.1', 0))\n"
                          "print(s.getsockname()[1] > 0)\n")

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hyperbox_agent.core.clock import Clock
+from hyperbox_agent.core.words import argv_of
 from hyperbox_agent.errors import ProgramError
 from hyperbox_agent.supervise.config import AppConfig, ShellOrArgv
 from hyperbox_agent.supervise.instance import Sink, log_event
-from hyperbox_agent.supervise.launch import argv_of
 from hyperbox_agent.supervise.limits import within
 from hyperbox_agent.supervise.output import Line
 from hyperbox_agent.supervise.process import Spawn

@@ -12,6 +12,7 @@ from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.core.entries import Change, Manifest
 from hyperbox_agent.core.generation import Outcome, Verdict
 from hyperbox_agent.core.pulls import PullRules
+from hyperbox_agent.core.words import argv_of
 from hyperbox_agent.errors import AgentError
 from hyperbox_agent.supervise.config import AppConfig
 from hyperbox_agent.supervise.in_place import InPlace
@@ -187,10 +188,9 @@ class Host:
 
     def _detect(self, config: HostConfig) -> tuple[Pack | None, Detection]:
         app = AppConfig.from_json(config.app)
-        argv = app.command if isinstance(app.command, tuple) else None
-        if isinstance(app.command, str):
-            argv = ("/bin/sh", "-c", app.command)
-        command = Command(argv, dict(app.env), app.cwd) if argv else None
+        command = None
+        if app.command:
+            command = Command(argv_of(app.command), dict(app.env), app.cwd)
         try:
             return find_pack(FolderView(config.root), os.environ, command)
         except PackError as error:

@@ -9,8 +9,9 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hyperbox_agent.core.words import argv_of
 from hyperbox_agent.errors import ProgramError
-from hyperbox_agent.supervise.config import AppConfig, ShellOrArgv
+from hyperbox_agent.supervise.config import AppConfig
 from hyperbox_agent.supervise.probe import Address
 from hyperbox_agent.supervise.process import MARK, Spawn
 from hyperbox_langpacks.base import Detection, LaunchSpec, Pack, ProjectView
@@ -32,6 +33,8 @@ class Surroundings:
     public_port: int | None
     peers: str | None
     code_dir: str
+    own_port: int | None = None
+    """The port that the program asks for by itself, where that may be another."""
 
 
 def hyperbox_env(here: Surroundings) -> dict[str, str]:
@@ -40,6 +43,8 @@ def hyperbox_env(here: Surroundings) -> dict[str, str]:
            "HYPERBOX_ROOT": here.root, "HYPERBOX_CODE": here.code_dir, MARK: here.mark}
     if here.public_port is not None:
         env["HYPERBOX_PUBLIC_PORT"] = str(here.public_port)
+        if here.own_port not in (None, here.public_port):
+            env["HYPERBOX_OWN_PORT"] = str(here.own_port)
     if here.peers is not None:
         env["HYPERBOX_PEERS"] = here.peers
     return env
@@ -102,11 +107,6 @@ def _env_value(raw: str, shown: str, number: int) -> str:
     if quote == "'":
         return match[1]
     return re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[0]), match[1])
-
-
-def argv_of(command: ShellOrArgv) -> tuple[str, ...]:
-    """A list as it is; the user's own words through the shell."""
-    return ("/bin/sh", "-c", command) if isinstance(command, str) else command
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,7 +130,8 @@ class Starter:
         return Surroundings(
             number=number, root=root, mark=f"{self._mark}-{serial}",
             control=os.path.join(self._run_dir, f"c{serial}.sock"),
-            public_port=self._config.port, peers=self.peers, code_dir=self._code_dir)
+            public_port=self._config.port, peers=self.peers, code_dir=self._code_dir,
+            own_port=self.found.port)
 
     def _instance(self, identity: Identity, child: Child, pipes: Pipes, control: str) -> Instance:
         return Instance(identity, child, pipes, control, self._clock, self._sink,

@@ -18,13 +18,13 @@ def detect(root: str, environ: Mapping[str, str], command: Said | None,
 
     Raises ConfigError where a pack knows that the project can't run as it is.
     """
+    from hyperbox_agent.core.words import argv_of
     from hyperbox_langpacks.base import Command, PackError
     from hyperbox_langpacks.registry import find_pack
     from hyperbox_langpacks.view import FolderView
-    argv = ("/bin/sh", "-c", command) if isinstance(command, str) else command
     try:
         pack, found = find_pack(FolderView(root), environ,
-                                Command(argv, dict(env), cwd) if argv else None)
+                                Command(argv_of(command), dict(env), cwd) if command else None)
     except PackError as error:
         if command is None:
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 
 from hyperbox_langpacks.base import (
@@ -33,6 +34,7 @@ from hyperbox_langpacks.python.install import plan_install
 from hyperbox_langpacks.python.rungs import choose, surroundings
 from hyperbox_langpacks.python.sources import RUN_METHODS, candidate_files, read_source
 
+_PORT_IN_CODE = re.compile(r"(?:\bport=|127\.0\.0\.1', )(\d{2,5})\b")
 NOT_JSON = (".vscode/", ".devcontainer/", "tests/", "test/", "tsconfig", "jsconfig")
 """Files that are called JSON and have comments, or are broken on purpose."""
 
@@ -188,6 +190,10 @@ def _of_command(view: ProjectView, environ: Mapping[str, str],
     """Framework and port of a command: by its server, else by what its script says."""
     if parsed.server is not None:
         return parsed.server, port_of(parsed, environ)
+    if parsed.kind == "command":
+        # Such as detection itself writes, where an app has no server of its own.
+        written = _PORT_IN_CODE.search(parsed.target)
+        return None, int(written[1]) if written else None
     if parsed.kind != "script":
         return None, None
     source = read_source(view, parsed.target)

@@ -37,10 +37,11 @@ class Mapping:
 class Ports:
     """What is mapped in this process and in those that it was started by."""
 
-    __slots__ = ("by_private", "on_traffic", "public")
+    __slots__ = ("asked", "by_private", "on_traffic", "public")
 
     def __init__(self) -> None:
         self.public: int | None = None
+        self.asked: frozenset[int] = frozenset()
         self.by_private: dict[int, Mapping] = {}
         self.on_traffic: Callable[[], None] = _nothing
 
@@ -48,6 +49,9 @@ class Ports:
         """Learn the public port, and what a parent process mapped."""
         public = environ.get("HYPERBOX_PUBLIC_PORT", "")
         self.public = int(public) if public.isdigit() else None
+        # The public one may have been chosen for a program that says another in its own words.
+        ports = (public, environ.get("HYPERBOX_OWN_PORT", "")) if public else ()
+        self.asked = frozenset(int(port) for port in ports if port.isdigit())
         self.by_private = {}
         for record in filter(None, environ.get(INHERITED, "").split("|")):
             private, port, host = record.split(",", 2)
@@ -56,8 +60,8 @@ class Ports:
 
     def is_public(self, address: object) -> bool:
         """Whether a program that binds this address wants the agent's port."""
-        return (self.public is not None and isinstance(address, tuple) and len(address) >= 2
-                and address[1] == self.public)
+        return (isinstance(address, tuple) and len(address) >= 2
+                and address[1] in self.asked)
 
     def remember(self, private: int, address: tuple[Any, ...]) -> None:
         """Note a mapping, for us and for the processes that we start."""
