@@ -52,6 +52,19 @@ async def test_the_second_start_is_warm_and_every_one_after_it(
     assert program.marked() == []
 
 
+async def test_what_mends_a_broken_save_is_warm_too(program: Any, helpers: Any) -> None:
+    supervisor = with_pack(program)
+    await warm_up(program, helpers, supervisor)
+    program.write(ver="raise ValueError('no')\n")
+    broken = await program.reload(supervisor, 2, Rung.WARM)
+    assert (broken.ok, broken.rung) == (False, Rung.WARM), broken.why
+    await helpers.until(lambda: supervisor.status()["warm"]["ready"])
+    program.write(ver="V = 'v3'\n")
+    mended = await program.reload(supervisor, 3, Rung.WARM)
+    assert (mended.ok, mended.rung) == (True, Rung.WARM), mended.why
+    assert await program.ask() == "v3"
+
+
 async def test_the_gate_finds_the_line_with_the_projects_own_interpreter(program: Any) -> None:
     supervisor = with_pack(program)
     await supervisor.open()

@@ -265,12 +265,16 @@ class Supervisor:
         await self._revival.stop()
         async with self._turn:
             try:
-                return await self._reload_in_turn(number, choice, root, permit)
+                reloaded = await self._reload_in_turn(number, choice, root, permit)
             except ProgramError as error:
-                return Reloaded(False, False, choice.rung, choice.why, error=Failure(
+                reloaded = Reloaded(False, False, choice.rung, choice.why, error=Failure(
                     "reload", error.message, error.file, error.line, error.hint))
             finally:
                 self._keep_alive()
+        if not reloaded.ok and self._warm.has_learned:
+            # It used up the child that was forked ahead, and what mends it should be warm too.
+            self._nudge()
+        return reloaded
 
     async def _reload_in_turn(self, number: int, choice: RungChoice, root: str,
                               permit: Permit) -> Reloaded:
