@@ -248,3 +248,18 @@ def test_output_comes_at_once_and_none_is_lost(made: Bench, python: str) -> None
     assert process.poll() is None
     made.write("end.py", "print('no newline', end='')\nraise SystemExit(3)\n")
     assert made.run(python, "end.py") == (3, "no newline")
+
+
+def test_jinja_looks_at_its_templates_again_whatever_the_framework_says(made: Bench) -> None:
+    pytest.importorskip("jinja2")
+    made.write("page.html", "one")
+    made.write("app.py", """
+import os, jinja2
+environment = jinja2.Environment(loader=jinja2.FileSystemLoader("."), auto_reload=False)
+environment.auto_reload = False  # as Flask does where somebody sets app.debug
+print(environment.get_template("page.html").render())
+open("page.html", "w").write("two")
+os.utime("page.html", (1, 1))
+print(environment.get_template("page.html").render())
+""")
+    assert made.run(sys.executable, "app.py") == (0, "one\ntwo\n")

@@ -118,16 +118,18 @@ def _adapt_tornado(module: Any) -> None:
 
 
 def _adapt_jinja(module: Any) -> None:
-    """Templates are looked at again at each use, so that a changed one needs no restart."""
-    original = module.Environment.__init__
+    """Templates are looked at again at each use, so that a changed one needs no restart.
 
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - it is that method
-        original(self, *args, **kwargs)
-        self.auto_reload = True
+    Said once is not enough: Flask sets it anew each time when somebody sets ``app.debug``, as
+    ``flask run`` does.
+    """
+    def get(self: Any) -> bool:
+        return True
 
-    __init__.__doc__ = original.__doc__
-    __init__.__wrapped__ = original  # type: ignore[attr-defined]
-    module.Environment.__init__ = __init__
+    def put(self: Any, value: bool) -> None:
+        return None
+
+    module.Environment.auto_reload = property(get, put)
 
 
 def _adapt_uvloop(module: Any) -> None:
