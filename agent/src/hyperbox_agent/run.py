@@ -122,6 +122,10 @@ class Speaker:
         elif outcome.verdict is Verdict.COMMITTED:
             self._say(f"#{flight.number} {outcome.rung.word} {total:.0f} ms ({outcome.why})")
 
+    def clean(self) -> None:
+        """What was refused has been undone."""
+        self._say("the files are as the running version again")
+
     def problem(self, message: str, path: str | None, hint: str | None) -> None:
         """Something that stopped nothing."""
         self._say(f"{message}{f' ({hint})' if hint else ''}")

@@ -37,6 +37,11 @@ class ScriptedSource:
     def changes(self) -> tuple[Change, ...]:
         return tuple(self.dirty[path] for path in sorted(self.dirty))
 
+    def undo(self, path: str) -> None:
+        del self.dirty[path]
+        self.serial += 1
+        self.queue.put_nowait(Batch(self.serial, self.changes(), True, 0.0, 0.0))
+
     def accept(self, changes: tuple[Change, ...]) -> None:
         for item in changes:
             if self.dirty.get(item.path) == item:
@@ -45,6 +50,10 @@ class ScriptedSource:
     def poke(self) -> None:
         if self.dirty:
             self.save(settled=True)
+
+    @property
+    def pending(self) -> int:
+        return len(self.dirty)
 
     def sync(self) -> None:
         pass
@@ -96,12 +105,16 @@ class Ears:
         self.ends: list[tuple[int, Verdict]] = []
         self.problems: list[str] = []
         self.losses = 0
+        self.cleaned = 0
 
     def began(self, number: int, batch: Batch) -> None:
         pass
 
     def ended(self, flight: Flight, shipped: Shipped) -> None:
         self.ends.append((flight.number, shipped.outcome.verdict))
+
+    def clean(self) -> None:
+        self.cleaned += 1
 
     def problem(self, message: str, path: str | None, hint: str | None) -> None:
         self.problems.append(message)
@@ -251,3 +264,15 @@ async def test_flush_waits_for_a_save_in_flight(bench: Bench) -> None:
     outcome = await asyncio.wait_for(flush, 5)
     assert outcome is not None
     assert outcome.number == 1
+
+
+async def test_a_broken_edit_that_is_undone_is_no_error_any_more(bench: Bench) -> None:
+    bench.source.save(change("a.py", "broken"))
+    await bench.started()
+    bench.agent.decide(1, Verdict.ROLLED_BACK, Failure("gate", "no", "a.py", 3))
+    await bench.flushed()
+    bench.source.undo("a.py")
+    while not bench.ears.cleaned:
+        await asyncio.sleep(0)
+    assert await bench.flushed() is None
+    assert len(bench.agent.requests) == 1

@@ -89,7 +89,7 @@ class Settler:
         return config.burst if len(self._paths) > 1 else config.normal
 
     def deadline(self) -> float | None:
-        """When the current burst is settled unless another event comes; None while there is none."""
+        """When the current burst is settled unless another event comes; None: there is none."""
         if self._first is None:
             return None
         return min(self._last + self.window(), self._first + self._config.cap)

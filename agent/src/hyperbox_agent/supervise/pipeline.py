@@ -57,6 +57,10 @@ class Listener(Protocol):
         """A generation that counts was decided."""
         ...
 
+    def clean(self) -> None:
+        """What was refused has been undone: the source is what is live."""
+        ...
+
     def problem(self, message: str, path: str | None, hint: str | None) -> None:
         """Something that the user should know."""
         ...
@@ -242,6 +246,10 @@ class Pipeline:
         self._waiting = None
         first, self._first = self._first, False
         if not batch.changes and not first:
+            if batch.settled:
+                # What had failed was undone: the source is what is live again.
+                self.last = None
+                self._listener.clean()
             return
         now = self._clock.now()
         number = self._next_number
@@ -273,6 +281,9 @@ class Pipeline:
             self._next_number = flight.number + 1
         if outcome.verdict is Verdict.COMMITTED:
             self.source.accept(flight.batch.changes)
+            if self.source.pending and self._waiting is None:
+                # Something was edited back to what was live before: no event tells of it again.
+                self.source.poke()
         if outcome.verdict is not Verdict.SUPERSEDED:
             self._streak = 0
         if outcome.verdict is Verdict.SUPERSEDED or flight.superseded:

@@ -87,6 +87,8 @@ class Source:
         self._dirty: dict[str, Entry | None] = {}
         self._serial = 0
         self._drafted: tuple[Change, ...] | None = None
+        self._handed = False
+        """Changes were handed out and neither accepted nor undone since."""
         self._forced = False
 
     def open(self) -> ScanReport:
@@ -184,9 +186,9 @@ class Source:
 
     def accept(self, changes: Iterable[Change]) -> None:
         """These changes are live: they are the state that later ones are compared with."""
+        self._handed = False
         for change in changes:
-            if change.path in self._dirty:
-                self._mark(change.path, change.new)
+            self._mark(change.path, change.new)
 
     def changes(self) -> tuple[Change, ...]:
         """What differs from the accepted state now, in the order of paths."""
@@ -223,12 +225,14 @@ class Source:
 
     def _look(self) -> None:
         hints, self._hints = self._hints, []
-        if any(hint.what is What.ROOT_GONE for hint in hints):
+        # Gone and back again may come in one piece when the loop was busy: the last word counts.
+        words = [hint.what for hint in hints if hint.what in (What.ROOT_GONE, What.ROOT_BACK)]
+        if words and words[-1] is What.ROOT_GONE:
             self.root_gone = True
             raise WatchError(f"the project folder is gone: {self.tree.root}",
                              file=self.tree.root,
                              hint="nothing was deleted anywhere; put it back and work goes on")
-        if any(hint.what is What.ROOT_BACK for hint in hints):
+        if words:
             self.root_gone = False
             if self._lock is not None:
                 self._lock.look_again()
@@ -287,9 +291,9 @@ class Source:
             hint = hints.get(change.path)
             whole = hint is not None and hint.what in WHOLE_WRITE and proves_write(change)
             self._settler.event(change.path, whole, hint.at if hint else now)
-        # Undone before it went live: there is nothing to settle, unless an unsettled batch that was
-        # handed out must be taken back.
-        if not self._dirty and not self._unstable and self._drafted is None:
+        # Undone before it went live: there is nothing to settle, unless what was handed out must be
+        # taken back.
+        if not (self._dirty or self._unstable or self._drafted or self._handed):
             self._settler.forget()
 
     def _mark(self, path: str, old: Entry | None) -> None:
@@ -328,7 +332,7 @@ class Source:
         if len(self._dirty) > self._draft_limit or self._unstable or self._locked():
             return None
         changes = self.changes()
-        if changes == self._drafted:
+        if changes == self._drafted or (not changes and not self._drafted and not self._handed):
             return None
         self._drafted = changes
         return self._batch(changes, settled=False)
@@ -340,7 +344,8 @@ class Source:
         self._settler.taken()
         self._fresh.clear()
         self._forced = False
-        if not changes and not drafted:
+        before, self._handed = self._handed, bool(changes)
+        if not changes and not drafted and not before:
             return None
         return batch
 

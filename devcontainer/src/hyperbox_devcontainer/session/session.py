@@ -184,6 +184,12 @@ class Session:
             state = State.LIVE if outcome.serving is not None else State.BROKEN
             self._state(state, outcome.serving)
 
+    def clean(self) -> None:
+        """What was refused has been undone: the error is over."""
+        if self.view.error is not None:
+            self.view.error = None
+            self._state(self.view.state, self._live)
+
     def problem(self, message: str, path: str | None, hint: str | None) -> None:
         """Something that the user should know and that stopped nothing."""
         event = events.problem_event(self.options.project, self.options.target, message,
