@@ -72,3 +72,16 @@ def test_the_program_outlives_its_session_and_the_next_one_takes_it_over(
             before.stop()
             second.end()
     assert not before.failures
+
+
+def test_a_broken_edit_that_is_undone_leaves_no_error(project: Project) -> None:
+    with project.up() as up:
+        good = (project.root / "ver.py").read_text()
+        mark = up.mark()
+        project.write("ver.py", "def x(:\n")
+        up.wait_generation("rolled_back", after=mark)
+        assert project.hb("flush").returncode == 3
+        project.write("ver.py", good)
+        eventually(lambda: project.target()["error"] is None)
+        assert project.hb("flush").returncode == 0
+        assert project.ask() == "v1"
