@@ -211,6 +211,24 @@ def port_of(parsed: Parsed, environ: Mapping[str, str]) -> int | None:
     return DEFAULT_PORTS.get(parsed.server)
 
 
+BIND_THEMSELVES = frozenset(("granian",))
+"""Servers that bind outside Python, where no shim can map it: they are given a port."""
+
+
+def with_port(parsed: Parsed, port: str) -> tuple[str, ...]:
+    """The command line with this port in place of its own."""
+    flag = _PORT_FLAGS[parsed.server or ""][0]
+    head = parsed.argv[:len(parsed.argv) - len(parsed.arguments)]
+    kept, rest = [], list(parsed.arguments)
+    while rest:
+        one = rest.pop(0)
+        if one == flag:
+            rest[:1] = []
+        elif not one.startswith(flag + "="):
+            kept.append(one)
+    return (*head, flag, port, *kept)
+
+
 def _value_of(arguments: Sequence[str], flag: str) -> str | None:
     for place, one in enumerate(arguments):
         if one == flag:

@@ -13,7 +13,9 @@ from importlib import resources
 
 from hyperbox_langpacks.base import PackError
 
-_AT_TOP = {"sitecustomize.py": "sitecustomize.py", "worker_main.py": "worker.py"}
+WORKER = "worker.py"
+_AT_TOP = {"sitecustomize.py": "sitecustomize.py", "run.py": "run.py",
+           "worker_main.py": WORKER}
 PACKAGE = "_hyperbox"
 
 
@@ -49,11 +51,10 @@ def _digest(sources: Mapping[str, bytes]) -> str:
 
 def _write_missing(folder: str, sources: Mapping[str, bytes]) -> None:
     """Write what is not there. The last rename makes it whole: a half folder has no worker."""
-    done = os.path.join(folder, "worker.py")
-    if os.path.exists(done):
+    if os.path.exists(os.path.join(folder, WORKER)):
         return
     os.makedirs(os.path.join(folder, PACKAGE), mode=0o700, exist_ok=True)
-    for place, text in sources.items():
+    for place, text in sorted(sources.items(), key=lambda one: one[0] == WORKER):
         path = os.path.join(folder, place)
         draft = f"{path}.{os.getpid()}"
         with open(draft, "wb") as file:

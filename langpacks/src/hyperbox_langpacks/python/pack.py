@@ -20,11 +20,13 @@ from hyperbox_langpacks.base import (
     WorkerSpec,
 )
 from hyperbox_langpacks.python.commands import (
+    BIND_THEMSELVES,
     Parsed,
     parse_command,
     port_of,
     reload_in_environment,
     unwrap_runner,
+    with_port,
     without_reloader,
 )
 from hyperbox_langpacks.python.environment import Environment, environment_of, find_environment
@@ -95,7 +97,7 @@ class PythonPack:
         """The worker in the project's own interpreter, with the same options as the program."""
         if found.interpreter is None:
             return None
-        parsed = parse_command(found.command.argv)
+        parsed = parse_command(_launched(found.command.argv, shim_folder(code_dir)))
         main = os.path.join(shim_folder(code_dir), "worker.py")
         spec = {"root": view.root, "code": code_dir, "options": list(parsed.options), "main": main,
                 "path": _own_entries(view, found.command, parsed)}
@@ -110,7 +112,10 @@ class PythonPack:
         env["PYTHONPATH"] = os.pathsep.join(entries)
         env["PYTHONUNBUFFERED"] = "1"
         parsed = parse_command(found.command.argv)
-        return LaunchSpec(found.command.argv, env, port_mapped=not _ignores_pythonpath(parsed))
+        if parsed.server in BIND_THEMSELVES:
+            return LaunchSpec(with_port(parsed, "{port}"), env, port_mapped=False)
+        return LaunchSpec(_launched(found.command.argv, shim_folder(code_dir)), env,
+                          port_mapped=True)
 
     def choose(self, view: ProjectView, found: Detection, changes: Sequence[FileChange],
                facts: RunFacts) -> RungChoice:
@@ -217,6 +222,15 @@ def _own_entries(view: ProjectView, command: Command, parsed: Parsed) -> list[st
         entries.append(os.path.join(view.root, "src"))
     inside = [one for one in entries if (one + "/").startswith(view.root.rstrip("/") + "/")]
     return list(dict.fromkeys(inside))
+
+
+def _launched(argv: tuple[str, ...], shim: str) -> tuple[str, ...]:
+    """The command as it is, but for interpreters that ignore the environment: by our runner."""
+    parsed = parse_command(argv)
+    if not _ignores_pythonpath(parsed):
+        return argv
+    place = 1 + len(parsed.options)
+    return (*argv[:place], "-u", os.path.join(shim, "run.py"), *argv[place:])
 
 
 def _ignores_pythonpath(parsed: Parsed) -> bool:

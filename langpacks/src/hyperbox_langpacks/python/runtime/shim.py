@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 class _State:
     """What the hooks look up each time, because a prepared parent learns it after they stand."""
 
-    __slots__ = ("codes", "tree")
+    __slots__ = ("audited", "codes", "tree")
 
     def __init__(self) -> None:
+        self.audited = False
         self.tree: Tree | None = None
         self.codes: CodeStore | None = None
 
@@ -59,5 +60,7 @@ def configure(environ: Mapping[str, str]) -> None:
     _STATE.codes = CodeStore(codes) if codes else None
     _STATE.tree = Tree(root)
     NOTICED.configure(_STATE.tree, _STATE.codes, has_port=PORTS.public is not None)
-    if REPORTER.path:
+    if REPORTER.path and not _STATE.audited:
+        # It can't be taken off again, so it must not be put on twice.
+        _STATE.audited = True
         sys.addaudithook(NOTICED.audit)
