@@ -231,7 +231,10 @@ def measure(subject: SyncSubject, plan: Plan, source: Path, scratch: Path) -> di
         subject.stop()
         tree.git(source, "checkout", "-qf", "main")
         (source / ".stignore").unlink(missing_ok=True)
-    return {"subject": subject.name} | row
+    size = plan.size
+    return {"subject": subject.name, "files": size.files, "branch": size.branch,
+            "ignored_files": size.ignored,
+            "mb": round(size.files * size.bytes_per_file / 1e6)} | row
 
 
 def run(subjects: Sequence[SyncSubject], plan: Plan, scratch: Path) -> list[dict[str, Any]]:
