@@ -103,8 +103,10 @@ def fit(text: str, width: int, ellipsis: str = "…") -> str:
 
 
 def json_text(value: object) -> object:
-    """A JSON value whose texts every parser takes: lone surrogates show as ``\\xff``."""
+    """A JSON value whose texts every parser takes: lone surrogates show as ``\\xff``, and colours,
+    which are for a terminal, are left out."""
     if isinstance(value, str):
+        value = _SGR.sub("", value) if "\x1b" in value else value
         return value if value.isascii() or not _has_surrogate(value) else "".join(
             _shown(ord(char)) if "\ud800" <= char <= "\udfff" else char for char in value)
     if isinstance(value, dict):
