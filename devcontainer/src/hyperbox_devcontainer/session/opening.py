@@ -23,6 +23,7 @@ from hyperbox_devcontainer.paths import (
     history_file,
     private_dir,
     project_home,
+    session_socket,
     target_home,
 )
 from hyperbox_devcontainer.session.archived import ArchiveBase
@@ -36,6 +37,7 @@ from hyperbox_devcontainer.session.connect import (
 from hyperbox_devcontainer.session.connection import Connection
 from hyperbox_devcontainer.session.options import SessionOptions
 from hyperbox_devcontainer.session.session import OnEvent, Session
+from hyperbox_devcontainer.verbs.server import forget_socket
 
 
 def options_from(config: Config, environ: Mapping[str, str]) -> SessionOptions:
@@ -131,6 +133,7 @@ def _homes(path: str) -> list[str]:
 
 def down(project: Project, *, timeout: float) -> bool:
     """Without a session: end what a lost one left. Gives whether there was anything. Blocking."""
+    forget_socket(session_socket(project, os.environ))
     state = project_home(project, os.environ)
     homes = [home for home in _homes(os.path.join(state, HOMES)) if _may_live(home)]
     if not homes:

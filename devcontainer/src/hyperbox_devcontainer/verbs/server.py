@@ -273,6 +273,19 @@ def _take_lock(path: str) -> int:
     return lock
 
 
+def forget_socket(path: str) -> None:
+    """Remove the socket that a killed session left; one that a session listens at stays."""
+    if not os.path.lexists(path):
+        return
+    try:
+        lock = _take_lock(path)
+    except SessionBusyError:
+        return
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    os.close(lock)
+
+
 def _listen(path: str) -> socket.socket:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)  # we hold the lock: what stands here is what a killed session left
