@@ -60,12 +60,12 @@ def make_project(folder: Path, mode: str) -> Project:
 
 
 def save(project: Project, word: str) -> None:
-    """Save all three files, as an editor does that moves them into place."""
+    """Save all three files as one, as a checkout does: whoever watches waits for git's lock."""
+    lock = project.root / ".git" / "index.lock"
+    lock.touch()
     for name in FILES:
-        beside = project.root / f"{name}.new~"
-        beside.write_text(f'V = "{word}"\n')
-    for name in FILES:
-        (project.root / f"{name}.new~").rename(project.root / name)
+        project.replace(name, f'V = "{word}"\n')
+    lock.unlink()
 
 
 def pids(project: Project) -> dict[str, int]:

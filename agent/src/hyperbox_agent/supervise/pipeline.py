@@ -135,6 +135,10 @@ class Pipeline:
         self.agent = agent
         self._wake.set()
 
+    def count_from(self, number: int) -> None:
+        """The next generation is ``number`` at least: lower ones have been used for others."""
+        self._next_number = max(self._next_number, number)
+
     def start(self, changes: tuple[Change, ...]) -> None:
         """Begin with the first generation: the program isn't running yet."""
         now = self._clock.now()
@@ -265,6 +269,8 @@ class Pipeline:
         try:
             shipped = flight.task.result()
         except (LinkLostError, LinkTimeoutError) as error:
+            # It may have gone live unseen: what is sent again is not called the same.
+            self._next_number = flight.number + 1
             self._first = self._first or flight.first
             self._waiting = self._waiting or flight.batch
             self.agent = None

@@ -83,6 +83,8 @@ class Session:
         if ready.state == "recreated" or (ready.state == "new" and self._filled()):
             self._recreated([path for path in ready.facts.get("foreign", ())
                              if path not in self._source.tree.manifest])
+        # A session that was killed may have no record of what it had brought there.
+        self._pipeline.count_from(1 + max((ready.number, ready.serving or 0, *self._base.kept())))
         start = self._base.converge(ready, self._source)
         self._live = ready.serving
         self._pipeline.attach(agent)
