@@ -14,8 +14,9 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from types import CodeType
+    from typing import Any
 
 KEPT_SECONDS = 14 * 86_400.0
 KEPT_FILES = 8_192
@@ -111,16 +112,22 @@ class CodeStore:
         return len(old)
 
 
-def digest(source: bytes) -> str:
-    """SHA-256 in hex. The small C modules: ``hashlib`` costs 3–5 ms to import."""
+def _find_sha256() -> Callable[[bytes], Any]:
+    """The small C module: ``hashlib`` costs 3–5 ms to import, and OpenSSL with it."""
     try:
-        from _sha256 import sha256  # type: ignore[import-not-found]
+        module = __import__("_sha2" if sys.version_info >= (3, 12) else "_sha256")
     except ImportError:
-        try:
-            from _sha2 import sha256  # type: ignore[import-not-found]
-        except ImportError:
-            from hashlib import sha256
-    return str(sha256(source).hexdigest())
+        module = __import__("hashlib")
+    found: Callable[[bytes], Any] = module.sha256
+    return found
+
+
+_SHA256 = _find_sha256()
+
+
+def digest(source: bytes) -> str:
+    """SHA-256 in hex."""
+    return str(_SHA256(source).hexdigest())
 
 
 def _read(path: str) -> bytes:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
-import shutil
 import signal
 import struct
 import sys
 
 from . import dummy, program, shim
-from .argv import Invocation, looks_like_python, read_arguments, shebang_interpreter
 from .codes import CodeStore
+from .resolve import RefusedError, check_shadows, resolve
 from .wire import Wire, read_framed
 
 TYPE_CHECKING = False
@@ -19,25 +18,24 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from .argv import Invocation
+
 MAY_DIFFER = frozenset(("PWD", "OLDPWD", "SHLVL", "_", "PORT", "LINES", "COLUMNS"))
 """Variables that no library takes in at import; ``HYPERBOX_…`` are ours and always may differ."""
-
-
-class RefusedError(ValueError):
-    """This command can't be run in a fork of this process; the text says why."""
 
 
 class Child:
     """A forked process that is to become an instance."""
 
-    __slots__ = ("ahead", "go", "options", "request")
+    __slots__ = ("_ahead", "_environ", "go", "options", "request")
 
     def __init__(self, go: int, request: Mapping[str, Any], options: tuple[str, ...]) -> None:
         self.go = go
         self.request = request
         self.options = options
-        self.ahead: Invocation | None = None
+        self._ahead: Invocation | None = None
         """What the request's command runs, found out while there was time."""
+        self._environ = dict(os.environ)
 
     def become(self) -> tuple[Invocation, CodeStore | None]:
         """Wait for the go, then take on the program's environment. Never returns without a go."""
@@ -47,38 +45,49 @@ class Child:
             os._exit(0)
         os.close(self.go)
         wanted = {**self.request, **order}
-        argv, environ = list(wanted["argv"]), dict(wanted.get("env") or os.environ)
+        argv, environ = list(wanted["argv"]), dict(wanted.get("env") or self._environ)
         os.chdir(wanted.get("cwd") or ".")
         try:
-            if changed := changed_variables(environ):
-                raise RefusedError(f"the environment differs: {', '.join(changed)}")
             invocation = self._invocation(argv, environ)
-            _check_shadows(invocation)
         except RefusedError:
             # Still the right program, only slower: a new interpreter with the same descriptors.
             os.execvpe(argv[0], argv, environ)  # noqa: S606 - the argv list is the user's command
-        _apply(environ)
+        _apply(environ, self._environ)
+        _forget_listings(environ.get("HYPERBOX_ROOT", ""))
         program.set_arguments(invocation, argv[0])
-        shim.configure(os.environ)
+        shim.configure(environ)
         codes = environ.get("HYPERBOX_CODE")
         return invocation, CodeStore(codes) if codes else None
 
     def _work_ahead(self) -> None:
-        """Do before the go what doesn't depend on it.
+        """Do before the go what doesn't depend on it, and rehearse the rest.
 
         Memory that is shared with the parent is copied at the first write, page by page (2,000
         faults, 2 to 5 ms of a start): a dummy request of our own has them behind us.
         """
-        argv, environ = self.request.get("argv"), self.request.get("env") or os.environ
-        if argv:
-            cwd = self.request.get("cwd") or "."
-            self.ahead = resolve(list(argv), environ, self.options, cwd)
-            dummy.serve(self.ahead)
+        shim.install()
+        argv, environ = self.request.get("argv"), self.request.get("env")
+        if not argv or not environ:
+            return
+        os.chdir(self.request.get("cwd") or ".")
+        self._ahead = resolve(list(argv), environ, self.options)
+        _apply(environ, self._environ)
+        self._environ = dict(environ)
+        _seed_anew()
+        dummy.serve(self._ahead)
+        shim.configure({**environ, "HYPERBOX_CONTROL": ""})
+        program.rehearse(self._ahead, CodeStore(environ.get("HYPERBOX_CODE", "")))
 
     def _invocation(self, argv: list[str], environ: Mapping[str, str]) -> Invocation:
-        if self.ahead is not None and argv == self.request.get("argv"):
-            return self.ahead
-        return resolve(argv, environ, self.options)
+        """What this go runs. Raises RefusedError where a new interpreter must."""
+        if changed := changed_variables(environ, self._environ):
+            raise RefusedError(f"the environment differs: {', '.join(changed)}")
+        if self._ahead is not None and argv == self.request.get("argv"):
+            invocation = self._ahead
+        else:
+            invocation = resolve(argv, environ, self.options)
+        check_shadows(invocation)
+        return invocation
 
 
 def fork(wire: Wire, spec: Mapping[str, Any], request: Mapping[str, Any],
@@ -107,7 +116,7 @@ def _check_request(request: Mapping[str, Any], fds: list[int], options: tuple[st
     if len(fds) != 4:
         raise RefusedError(f"fork takes 4 descriptors, got {len(fds)}")
     environ = request.get("env")
-    if environ is not None and (changed := changed_variables(environ)):
+    if environ is not None and (changed := changed_variables(environ, os.environ)):
         raise RefusedError(f"the environment differs from the prepared one: {', '.join(changed)}")
     if request.get("argv"):
         cwd = request.get("cwd") or "."
@@ -154,31 +163,21 @@ def _fit_output_to_descriptors() -> None:
         out.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
 
 
-def changed_variables(environ: Mapping[str, str]) -> list[str]:
+def changed_variables(environ: Mapping[str, str], before: Mapping[str, str]) -> list[str]:
     """Names of variables that a library may have read at import and that are not the same now."""
-    environ = as_coerced(environ)
-    names = {*environ, *os.environ} - MAY_DIFFER
+    if environ == before:
+        return []
+    names = {*environ, *before} - MAY_DIFFER
     return sorted(name for name in names if not name.startswith("HYPERBOX_")
-                  and environ.get(name) != os.environ.get(name))
+                  and environ.get(name) != before.get(name))
 
 
-def as_coerced(environ: Mapping[str, str]) -> Mapping[str, str]:
-    """As a new interpreter has it: in the C locale Python sets ``LC_CTYPE`` itself (PEP 538)."""
-    coerced = os.environ.get("LC_CTYPE")
-    if coerced not in ("C.UTF-8", "C.utf8", "UTF-8") or "LC_CTYPE" in environ:
-        return environ
-    return {**environ, "LC_CTYPE": coerced}
-
-
-def _apply(environ: Mapping[str, str]) -> None:
-    environ = as_coerced(environ)
-    for name in set(os.environ) - set(environ):
-        del os.environ[name]
+def _apply(environ: Mapping[str, str], before: Mapping[str, str]) -> None:
+    for name in set(before) - set(environ):
+        os.environ.pop(name, None)
     for name, value in environ.items():
-        if os.environ.get(name) != value:
+        if before.get(name) != value:
             os.environ[name] = value
-    _forget_listings(environ.get("HYPERBOX_ROOT", ""))
-    _seed_anew()
 
 
 def _forget_listings(root: str) -> None:
@@ -192,64 +191,3 @@ def _seed_anew() -> None:
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         numpy_random.seed()
-
-
-# ------------------------------------------------------------------------- what is to be run
-
-
-def resolve(argv: list[str], environ: Mapping[str, str], options: tuple[str, ...],
-            cwd: str = ".") -> Invocation:
-    """What this command line has our interpreter run. Raises RefusedError."""
-    path = _which(argv[0], environ, cwd)
-    if path is None:
-        raise RefusedError(f"{argv[0]} is not found")
-    if looks_like_python(argv[0]):
-        invocation = read_arguments(argv[1:])
-        if not _is_our_interpreter(path):
-            raise RefusedError(f"{path} is another interpreter than {sys.executable}")
-        if invocation.options != options:
-            raise RefusedError("the interpreter's options differ from the prepared ones")
-        if invocation.kind == "none":
-            raise RefusedError("the interpreter reads its program from standard input")
-        return invocation
-    return _console_script(path, argv[1:], environ, options)
-
-
-def _console_script(path: str, arguments: list[str], environ: Mapping[str, str],
-                    options: tuple[str, ...]) -> Invocation:
-    """A script of the environment's ``bin``: its first line names our interpreter."""
-    with open(path, "rb") as file:
-        interpreter = shebang_interpreter(file.read(1024))
-    if interpreter is not None and os.path.basename(interpreter) == "env":
-        interpreter = _which("python3", environ, ".")
-    if interpreter is None or not _is_our_interpreter(interpreter):
-        raise RefusedError(f"{path} is no script of this interpreter")
-    if options:
-        raise RefusedError("the interpreter's options differ from the prepared ones")
-    return Invocation((), "script", path, tuple(arguments))
-
-
-def _which(name: str, environ: Mapping[str, str], cwd: str) -> str | None:
-    if "/" in name:
-        path = os.path.join(cwd, name)
-        return path if os.access(path, os.X_OK) else None
-    return shutil.which(name, path=environ.get("PATH"))
-
-
-def _is_our_interpreter(path: str) -> bool:
-    """The same binary in the same folder: an environment is known by where its link stands."""
-    return (os.path.realpath(path) == os.path.realpath(sys.executable)
-            and _folder(path) == _folder(sys.executable))
-
-
-def _folder(path: str) -> str:
-    return os.path.realpath(os.path.dirname(path))
-
-
-def _check_shadows(invocation: Invocation) -> None:
-    """Refuse where the project now has a module by the name of one that is already imported."""
-    from .prepare import shadowed
-
-    name = shadowed([program.first_path(invocation)])
-    if name is not None:
-        raise RefusedError(f"{name} would come from the project, not from the library")
