@@ -95,7 +95,7 @@ class _Manual:
 
 PATIENCE = 5
 """A tree that changes all the time must not keep every generation from going live: after this many
-superseded ones in a row the next is let through, and what came meanwhile follows it."""
+complete ones that were superseded in a row the next is let through, and what came meanwhile follows it."""
 
 
 class Pipeline:
@@ -236,9 +236,11 @@ class Pipeline:
                 flight.batch = batch
                 flight.settled_at = self._clock.now()
                 await self.agent.settle(flight.number)
-            elif batch.changes != flight.batch.changes and self._streak < PATIENCE:
+            elif batch.changes != flight.batch.changes and (
+                    flight.settled_at is None or self._streak < PATIENCE):
                 flight.superseded = True
-                self._streak += 1
+                # Only what was complete counts: a draft that is let through would never be settled.
+                self._streak += flight.settled_at is not None
                 await self.agent.supersede(flight.number)
             elif not batch.settled:
                 self._waiting = None
