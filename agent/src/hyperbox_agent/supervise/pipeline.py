@@ -95,7 +95,8 @@ class _Manual:
 
 PATIENCE = 5
 """A tree that changes all the time must not keep every generation from going live: after this many
-complete ones that were superseded in a row the next is let through, and what came meanwhile follows it."""
+complete ones that were superseded in a row the next is let through, and what came meanwhile follows
+it."""
 
 
 class Pipeline:
