@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import sys
 from dataclasses import dataclass
@@ -56,6 +57,10 @@ def _has_ipv6() -> bool:
     except OSError:
         return False
     return True
+
+
+_OURS = re.compile(r"hyperbox_agent serve --home \S*/projects/(\S+)-[0-9a-f]{8}(?:/|…|$)")
+"""The command line of an agent that holds a port for the project that it names."""
 
 
 def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, str]:
@@ -113,6 +118,12 @@ def _taken(host: str, port: int) -> PortTakenError:
             f"{what} by a program of user {owner.uid}", pid=None, program=None,
             hint=f"see which: sudo ss -ltnp 'sport = :{port}'",
         )
+    ours = _OURS.search(owner.command)
+    if ours is not None:
+        return PortTakenError(
+            f"{what} by HyperBox itself, for the project {ours[1]}", pid=owner.pid,
+            program=owner.command,
+            hint="`hyperbox down` in that project ends it; or choose another [app] port here")
     return PortTakenError(
         f"{what} by process {owner.pid}: {owner.command}", pid=owner.pid, program=owner.command,
         hint=f"end it (kill {owner.pid}), or choose another [app] port",
