@@ -26,6 +26,7 @@ class EventLines:
         self._root = root
         self._url: str | None = None
         self._state = "starting"
+        self._refused = False
 
     def of(self, event: Mapping[str, Any]) -> list[str]:
         """The lines of one event; none for what a person need not see."""
@@ -44,6 +45,7 @@ class EventLines:
 
     def _generation(self, event: Mapping[str, Any]) -> Sequence[Sequence[Span]]:
         error = event.get("error") or {}
+        self._refused = event.get("verdict") == "rolled_back"
         return generation_lines(event, self._style, source=self._source(error))
 
     def _source(self, error: Mapping[str, Any]) -> str | None:
@@ -60,6 +62,11 @@ class EventLines:
 
     def _live(self, event: Mapping[str, Any]) -> Sequence[Sequence[Span]]:
         state, url = str(event.get("state")), event.get("url")
+        if self._refused and state == "live" == self._state and not event.get("error"):
+            self._refused = False
+            return [[Span(f"{self._style.mark('live')} ", "live"),
+                     Span(f"#{event.get('number')} ", "strong"),
+                     Span("is what the files say again")]]
         if state == self._state and (url == self._url or state != "live"):
             return []
         came_back = self._state not in ("starting", "live")

@@ -32,15 +32,15 @@ def run(args: Args, out: Output) -> int:
 
 
 def _print(target: dict[str, Any], out: Output) -> None:
-    number = target.get("number")
+    number, serving = target.get("number"), target.get("serving")
     if target.get("verdict") == "rolled_back":
         error = target.get("error") or {}
         out.errors(error_lines(f"#{number} was rolled back: {error.get('message') or ''}",
                                where(error), error.get("hint")))
-        serving = target.get("serving")
         out.errors([[f"  #{serving} is serving" if serving is not None else "  nothing answers"]])
-    elif number is None:
+    elif serving is None:
         out.line("nothing was saved yet")
     else:
-        out.line(Span(f"{out.style.mark('live')} ", "live"), Span(f"#{number}", "strong"),
-                 " is live")
+        rolled = number is not None and number != serving
+        out.line(Span(f"{out.style.mark('live')} ", "live"), Span(f"#{serving}", "strong"),
+                 f" is live, by a rollback from #{number}" if rolled else " is live")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from hyperbox_tui.view.spans import Style
 
 RUNG_WORDS = {
-    "nothing": "nothing to reload", "notify": "told to clients", "patch": "in-process patch",
+    "nothing": "nothing to reload", "notify": "no restart needed", "patch": "in-process patch",
     "warm": "warm restart", "restore": "restored", "cold": "cold restart",
     "reinstall": "reinstall and restart", "rebuild": "environment rebuilt",
 }
@@ -92,7 +92,15 @@ def _committed(event: Mapping[str, Any], style: Style) -> list[Span]:
     files = int(event.get("files") or 0)
     return [Span(f"{style.mark('live')} ", "live"), Span(f"#{event.get('number')} ", "strong"),
             Span(f"{what} "), Span(duration(total), "live"),
-            Span(f"  {count(files, 'file')}  " if files else "", "dim"), Span(changed, "dim")]
+            Span(f"  {count(files, 'file')}  " if files else "", "dim"), Span(changed, "dim"),
+            Span(f"  {_why_cold(event)}".rstrip(), "dim")]
+
+
+def _why_cold(event: Mapping[str, Any]) -> str:
+    """What kept a restart from being warm, as the reason says it after its last ``; ``."""
+    reason = str(event.get("why") or "").rpartition("; ")[2]
+    named = reason.startswith(("not warm: ", "cold: "))
+    return reason if event.get("rung") == "cold" and named and not event.get("first") else ""
 
 
 def _rolled_back(event: Mapping[str, Any], style: Style, source: str | None) -> list[list[Span]]:
