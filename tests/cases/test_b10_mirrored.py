@@ -31,6 +31,5 @@ def test_b10_content_not_time_decides(tmp_path: Path) -> None:
     with project.up() as up:
         assert project.ask() == "v3"
         assert same_trees(project.root, project.tree)
-        first = up.generations()[0]
-        assert first["first"]
+        first = up.wait(lambda event: bool(event.get("first")))
         assert set(first["paths"]) == {"app.py", "gone.py", "old.py", "sized.py", "ver.py"}

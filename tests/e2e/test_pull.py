@@ -56,6 +56,7 @@ def test_what_the_program_writes_comes_back_without_a_reload(tmp_path: Path) -> 
     # The next start agrees with what it finds: only the start itself is a generation.
     with project.up() as up:
         assert project.hb("flush").returncode == 0
+        up.wait(lambda event: bool(event.get("first")))
         assert [event["files"] for event in up.generations()] == [0]
 
 
@@ -108,4 +109,5 @@ def test_written_while_nobody_was_there(tmp_path: Path) -> None:
     with project.up() as up:
         assert here(project, "shop/migrations/0002.py") == "# 2\n"
         assert project.hb("flush").returncode == 0
+        up.wait(lambda event: bool(event.get("first")))
         assert [event["files"] for event in up.generations()] == [0]

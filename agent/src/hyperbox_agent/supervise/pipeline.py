@@ -116,6 +116,8 @@ class Pipeline:
         self._flight: Flight | None = None
         self._waiting: Batch | None = None
         self._manual: list[_Manual] = []
+        self._following: asyncio.Future[Batch] | None = None
+        """The source's next batch; done from when it is handed out until it is taken."""
         self._changed = asyncio.Condition()
         self._wake = asyncio.Event()
 
@@ -124,7 +126,9 @@ class Pipeline:
     @property
     def busy(self) -> bool:
         """Whether a generation is on its way or waits to be."""
-        return self._flight is not None or self._waiting is not None or bool(self._manual)
+        handed_out = self._following is not None and self._following.done()
+        return (self._flight is not None or self._waiting is not None or bool(self._manual)
+                or handed_out)
 
     @property
     def flight(self) -> Flight | None:
@@ -172,7 +176,7 @@ class Pipeline:
         following: asyncio.Future[Batch] = asyncio.ensure_future(self.source.next())
         try:
             while True:
-                following = self._take(following)
+                self._following = following = self._take(following)
                 await self._advance()
                 await self._tell_changed()
                 await self._something(following)
@@ -327,6 +331,10 @@ class Pipeline:
                 self._waiting = Batch(batch.serial, self.source.changes(), True,
                                       batch.first_event, batch.last_event)
             self.source.poke()
+            return
+        if not self.source.quiet and not self._first:
+            # More was seen since, perhaps half of a checkout: its own batch holds all of this too.
+            self._waiting = None
             return
         self._waiting = Batch(waiting.serial, self.source.changes(), waiting.settled,
                               waiting.first_event, waiting.last_event)

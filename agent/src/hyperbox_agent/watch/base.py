@@ -132,6 +132,13 @@ class Watcher(Protocol):
         """Stop watching one folder; unknown ones are passed over."""
         ...
 
+    def catch_up(self) -> None:
+        """Hand what the kernel has told already to the sink, where that costs no more than asking.
+
+        Where events come by themselves only, or by looking, this does nothing.
+        """
+        ...
+
     def drain(self) -> None:
         """Hand all that has happened until now to the sink before returning."""
         ...

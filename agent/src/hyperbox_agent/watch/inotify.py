@@ -119,6 +119,10 @@ class InotifyWatcher:
             self._unwatch(wd)
         self._say_limits()
 
+    def catch_up(self) -> None:
+        """See ``base.Watcher``."""
+        self._read()
+
     def drain(self) -> None:
         """See ``base.Watcher``."""
         self._read()

@@ -132,6 +132,9 @@ class PollingWatcher:
         """See ``base.Watcher``."""
         self._poller.forget(path)
 
+    def catch_up(self) -> None:
+        """See ``base.Watcher``."""
+
     def drain(self) -> None:
         """See ``base.Watcher``."""
         began = time.monotonic()

@@ -316,9 +316,20 @@ class Source:
         if deadline is None:
             return None
         now = self._clock.now()
-        if now >= deadline and not self._locked() and (not self._unstable or self._overdue(now)):
-            return self._hand_out(settled=True)
+        if (now >= deadline and not self._locked() and (not self._unstable or self._overdue(now))):
+            return None if self._more_has_come() else self._hand_out(settled=True)
         return self._draft()
+
+    def _more_has_come(self) -> bool:
+        """Whether there are events that were not looked at yet. Ask behind the lock, not before.
+
+        A lock that is free now may have been let go since the last look, with files written in
+        between; and a look takes long where much changed, so that a whole checkout fits into one.
+        What was read then is a mixture, and only these events tell.
+        """
+        if self.watcher is not None:
+            self.watcher.catch_up()
+        return bool(self._hints)
 
     def _overdue(self, now: float) -> bool:
         """What can't be read for so long is left to a later batch."""

@@ -108,6 +108,9 @@ class WatchfilesWatcher:
         self._poller.forget(path)
         self._inodes.pop(path, None)
 
+    def catch_up(self) -> None:
+        """See ``base.Watcher``."""
+
     def drain(self) -> None:
         """See ``base.Watcher``. watchfiles can't be asked, so every listing is looked at."""
         hints = [*self._root_hints(), *self._differences()]
