@@ -83,3 +83,12 @@ def test_the_caret_stands_below_its_column() -> None:
 ])
 def test_a_state_is_a_mark_and_a_word(target: dict[str, Any], word: str) -> None:
     assert state_spans(target, STYLE).text == word
+
+
+def test_a_cold_restart_says_what_kept_it_from_being_warm() -> None:
+    event = {"number": 4, "verdict": "committed", "rung": "cold", "files": 1, "paths": ["a.py"],
+             "ms": {"total": 900}, "why": "a.py is loaded; not warm: grpc has threads"}
+    assert lines(event) == ["● #4 cold restart 900 ms  1 file  a.py  not warm: grpc has threads"]
+    assert lines(event | {"why": ".env may change the program's environment"}) == [
+        "● #4 cold restart 900 ms  1 file  a.py"]
+    assert lines(event | {"first": True}) == ["● #4 started 900 ms  1 file"]

@@ -177,6 +177,13 @@ LAYOUTS = {
          "tool/__init__.py": "", "tool/cli.py": "def main():\n    pass\n",
          ".venv/bin/tool": "#!/project/.venv/bin/python\n", **venv()},
         ("/project/.venv/bin/tool",)),
+    "project.scripts that serves": Layout(
+        {"pyproject.toml": "[project]\nname = 'tool'\n[project.scripts]\ntool = 'tool.cli:main'\n",
+         "src/tool/__init__.py": "", "src/tool/cli.py":
+         "from http.server import HTTPServer, SimpleHTTPRequestHandler\n"
+         "def main():\n    HTTPServer(('', 8203), SimpleHTTPRequestHandler).serve_forever()\n",
+         ".venv/bin/tool": "#!/project/.venv/bin/python\n", **venv()},
+        ("/project/.venv/bin/tool",), None, 8203, "pyproject.toml names the script tool"),
     "poetry's own environment": Layout(
         {"main.py": FASTAPI, "poetry.lock": "",
          "/home/u/.cache/pypoetry/virtualenvs/x-6gE1vKXj-py3.11/bin/python": "", **SYSTEM},
@@ -331,3 +338,16 @@ def test_the_search_path_of_the_user_stays_behind_ours() -> None:
     found = PACK.detect(view, {**PATH, "PYTHONPATH": "/opt/lib"})
     assert found is not None
     assert found.command.env == {"PYTHONPATH": "/project/src:/opt/lib"}
+
+
+def test_an_environment_of_the_projects_own_is_active_for_all_that_is_started() -> None:
+    view = MemoryView({"app.py": FASTAPI, **venv("fastapi", "uvicorn")})
+    shell = ("/bin/sh", "-c", "cd . && python -m uvicorn app:app")
+    found = PACK.complete(view, PATH, Command(shell))
+    env = PACK.launch(view, found, 8000, "/code").env
+    assert (env["PATH"], env["VIRTUAL_ENV"]) == ("/project/.venv/bin", "/project/.venv")
+    own = PACK.complete(view, PATH, Command(("uvicorn", "app:app"), {"PATH": "/opt/bin"}))
+    assert PACK.launch(view, own, 8000, "/code").env["PATH"] == "/project/.venv/bin:/opt/bin"
+    system = MemoryView({"app.py": FASTAPI, **SYSTEM})
+    found = PACK.complete(system, PATH, Command(("python3", "app.py")))
+    assert "PATH" not in PACK.launch(system, found, 8000, "/code").env

@@ -18,7 +18,7 @@ from hyperbox_langpacks.base import Detection, LaunchSpec, Pack, ProjectView
 
 _LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_.]*)\s*=\s*(.*?)\s*$")
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "$"}
-_JOINED = ("PYTHONPATH", "NODE_PATH")
+_JOINED = ("PATH", "PYTHONPATH", "NODE_PATH")
 """Search paths: the pack's part comes first, the user's stays behind it."""
 
 

@@ -25,6 +25,8 @@ from hyperbox_langpacks.base import Detection, LaunchSpec, Pack, PackError, Proj
 from hyperbox_langpacks.view import FolderView
 
 OnReport = Callable[[Instance, Mapping[str, Any]], None]
+_ACTIVATED = ("PATH", "VIRTUAL_ENV")
+"""What a pack sets to activate the project's own environment."""
 
 
 class Starter:
@@ -58,8 +60,12 @@ class Starter:
         return self._view if root == self._view.root else FolderView(root)
 
     def env(self, root: str) -> dict[str, str]:
-        """The environment of a command that is not the program itself."""
-        return program_env(self._config, root, self._environ, self.found.command.env)
+        """The environment of a command that is not the program itself: the same programs are found.
+
+        Raises ProgramError."""
+        launched = self._launch(root).env
+        added = {name: launched[name] for name in _ACTIVATED if name in launched}
+        return program_env(self._config, root, self._environ, {**self.found.command.env, **added})
 
     def cold(self, serial: int, number: int, root: str) -> Instance:
         """A new process. Raises ProgramError."""

@@ -58,7 +58,7 @@ def _all_choices(view: ProjectView, environ: Mapping[str, str], found: Environme
     yield from _named_flask_app(view, environ, found)
     yield from _scripts_that_serve(sources, environ)
     yield from _apps(sources, found, environ)
-    yield from _project_scripts(view, found)
+    yield from _project_scripts(view, environ, found)
     yield from _packages(sources)
     yield from _plain_scripts(sources, environ)
 
@@ -275,7 +275,8 @@ def install_command(found: Environment, requirement: str) -> str:
 # ------------------------------------------------------------------------------ other programs
 
 
-def _project_scripts(view: ProjectView, found: Environment) -> Iterator[Choice]:
+def _project_scripts(view: ProjectView, environ: Mapping[str, str],
+                     found: Environment) -> Iterator[Choice]:
     """``[project.scripts]``: the installed one where it is there, else what it would call."""
     project = read_pyproject(view)
     scripts = get(project, "project", "scripts") or get(project, "tool", "poetry", "scripts")
@@ -286,14 +287,25 @@ def _project_scripts(view: ProjectView, found: Environment) -> Iterator[Choice]:
     place = scripts[name] if isinstance(scripts[name], str) else ""
     module, _, function = place.partition(":")
     why = f"pyproject.toml names the script {name}"
+    port = _port_of_module(view, environ, module) if module else None
     installed = f"{found.scripts}/{name}"
     if found.is_own and view.exists(installed):
-        yield Choice((), why, 0.7, console=installed)
+        yield Choice((), why, 0.7, port=port, console=installed)
     elif module and function:
         first, dot, rest = function.partition(".")
         program = f"import sys; from {module} import {first} as main; sys.exit(main{dot}{rest}())"
         env = {"PYTHONPATH": "src"} if view.is_dir("src") else None
-        yield Choice(("-c", program), why, 0.65, env=env)
+        yield Choice(("-c", program), why, 0.65, port=port, env=env)
+
+
+def _port_of_module(view: ProjectView, environ: Mapping[str, str], module: str) -> int | None:
+    """The port that a module of the project serves at, as far as its source says it."""
+    path = module.replace(".", "/")
+    for file in (f"{top}{path}{end}" for top in ("src/", "") for end in (".py", "/__init__.py")):
+        source = read_source(view, file)
+        if source is not None and source.runs:
+            return _port_of_run(source.runs[0], environ)
+    return None
 
 
 def _packages(sources: Sequence[Source]) -> Iterator[Choice]:

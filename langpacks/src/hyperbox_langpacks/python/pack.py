@@ -111,6 +111,7 @@ class PythonPack:
         entries = [shim_folder(code_dir), *filter(None, [env.get("PYTHONPATH")])]
         env["PYTHONPATH"] = os.pathsep.join(entries)
         env["PYTHONUNBUFFERED"] = "1"
+        env.update(_activated(view, found))
         parsed = parse_command(found.command.argv)
         if parsed.server in BIND_THEMSELVES:
             return LaunchSpec(with_port(parsed, "{port}"), env, port_mapped=False)
@@ -144,6 +145,16 @@ def _environment(view: ProjectView, environ: Mapping[str, str],
     if own or inherited:
         result["PYTHONPATH"] = os.pathsep.join([*own, *inherited])
     return result
+
+
+def _activated(view: ProjectView, found: Detection) -> dict[str, str]:
+    """What activating the project's own environment would set, for all that the command starts."""
+    folder = os.path.dirname(found.interpreter or "")
+    prefix = os.path.dirname(folder)
+    if not folder or not view.exists(os.path.join(prefix, "pyvenv.cfg")):
+        return {}
+    path = os.pathsep.join(filter(None, (folder, found.command.env.get("PATH"))))
+    return {"PATH": path, "VIRTUAL_ENV": prefix}
 
 
 def _check_ours(view: ProjectView, environ: Mapping[str, str], environment: Environment,
