@@ -62,6 +62,13 @@ def test_all_kinds_of_starts_are_seen(made: Bench, python: str) -> None:
     assert {"pkg/__init__.py", "pkg/__main__.py", "pkg/part.py"} <= made.control.files()
 
 
+def test_the_shim_itself_is_compiled_once(made: Bench) -> None:
+    out = made.run(sys.executable, "-c", "import sys; print(sys.dont_write_bytecode)",
+                   PYTHONDONTWRITEBYTECODE="1")
+    assert out == (0, "True\n")
+    assert list(Path(made.shim).rglob("*.pyc"))
+
+
 def test_the_next_sitecustomize_still_runs(made: Bench) -> None:
     made.write("other/sitecustomize.py", "import sys; sys.stdout.write('theirs\\n')")
     path = os.pathsep.join([made.shim, str(made.root / "other")])

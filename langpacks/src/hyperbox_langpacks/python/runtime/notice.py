@@ -19,7 +19,7 @@ from .report import REPORTER, guarded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import FrameType
     from typing import Any
 
@@ -94,9 +94,10 @@ class Noticed:
             return
         base = name.rpartition(".")[2]
         for folder in path:
-            inside = tree.relative(os.path.join(folder or os.getcwd(), base))
-            if inside is not None:
-                self.loaded_later(inside + ".py", inside + "/__init__.py")
+            if not folder or folder.startswith(tree.root):
+                inside = tree.relative(os.path.join(folder or os.getcwd(), base))
+                if inside is not None:
+                    self.loaded_later(inside + ".py", inside + "/__init__.py")
 
     def loaded_later(self, *paths: str) -> None:
         """Note paths for the next report."""
@@ -149,15 +150,29 @@ class Noticed:
 
     # -------------------------------------------------------------------------- the audit hook
 
-    def audit(self, event: str, args: tuple[Any, ...]) -> None:
-        """The hook for ``sys.addaudithook``: called for every audited act of the interpreter."""
-        if event in _WATCHED and self.tree is not None:
-            if event == "open":
-                guarded(self._opened, *args)
-            elif event in _LISTS:
-                guarded(self._listed, args[0])
-            else:
-                guarded(self._changed, args)
+    def hook(self) -> Callable[[str, tuple[Any, ...]], None]:
+        """A hook for ``sys.addaudithook``.
+
+        It is called for each import, attribute and frame that is audited, so it is as short as can
+        be; and a plain function, in which Python looks up ``__cantrace__`` faster each time.
+        """
+        watched, audited = _WATCHED, self._audited
+
+        def audit(event: str, args: tuple[Any, ...]) -> None:
+            if event in watched:
+                audited(event, args)
+
+        return audit
+
+    def _audited(self, event: str, args: tuple[Any, ...]) -> None:
+        if self.tree is None:
+            return
+        if event == "open":
+            guarded(self._opened, *args)
+        elif event in _LISTS:
+            guarded(self._listed, args[0])
+        else:
+            guarded(self._changed, args)
 
     def _inside(self, path: object) -> str | None:
         if isinstance(path, bytes):
@@ -208,10 +223,10 @@ class Noticed:
 
 
 def _caller() -> FrameType | None:
-    """Who caused the audited act: behind us, our caller, ``guarded`` and ``audit``."""
+    """Who caused the audited act: the first frame that is not ours."""
     frame: FrameType | None = sys._getframe(1)
-    for _ in range(3):
-        frame = frame.f_back if frame is not None else None
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith("_hyperbox"):
+        frame = frame.f_back
     return frame
 
 

@@ -63,4 +63,4 @@ def configure(environ: Mapping[str, str]) -> None:
     if REPORTER.path and not _STATE.audited:
         # It can't be taken off again, so it must not be put on twice.
         _STATE.audited = True
-        sys.addaudithook(NOTICED.audit)
+        sys.addaudithook(NOTICED.hook())

@@ -30,12 +30,20 @@ def _run_the_next():
         sys.modules["sitecustomize"] = ours
 
 
+def _start_the_shim():
+    # Compiling the shim costs 10 ms; our own folder may keep it whatever the user wants elsewhere.
+    wanted, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+    try:
+        from _hyperbox import shim
+    finally:
+        sys.dont_write_bytecode = wanted
+    shim.start(os.environ)
+
+
 def _start():
     folder = os.path.dirname(os.path.abspath(__file__))
     if sys.version_info >= (3, 8) and os.environ.get("HYPERBOX_ROOT"):
-        from _hyperbox import shim
-
-        shim.start(os.environ)
+        _start_the_shim()
     _step_aside(folder)
     _run_the_next()
 
