@@ -84,6 +84,8 @@ NEEDS = {
     "exfat": Need(lambda: all(map(shutil.which, ("mount.exfat-fuse", "mkfs.exfat")))
                   and os.access("/dev/fuse", os.W_OK), "apt-get install exfat-fuse exfatprogs"),
     "venv": _module("ensurepip", "apt-get install python3-venv"),
+    # Modules whose name is also a program's: one may be there without the other.
+    **{name: _module(name) for name in ("flask", "gunicorn", "pytest", "uvicorn", "watchfiles")},
 }
 
 
