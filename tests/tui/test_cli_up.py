@@ -56,6 +56,20 @@ def test_up_tells_states_that_matter_and_not_those_that_do_not(played: Played) -
     assert said.count("live #1") == 2
 
 
+def test_up_says_when_the_files_are_again_what_answers(
+        played: Played, broken_generation: dict[str, Any]) -> None:
+    live = {"event": "state", "state": "live", "number": 1, "url": "http://127.0.0.1:8000"}
+    with played.up():
+        played.emit(**live, error=None)
+        played.emit(**broken_generation)
+        played.emit(**live, error=broken_generation["error"])
+        played.emit(**live, error=None)
+        played.emit(**live, error=None)
+        played.emit(event="log", stream="stdout", number=1, text="end")
+        said = played.wait_said("end")
+    assert said.count("● #1 is what the files say again") == 1
+
+
 def test_up_json_gives_every_event_as_one_line(played: Played,
                                                broken_generation: dict[str, Any]) -> None:
     with played.up("--json"):
@@ -67,7 +81,7 @@ def test_up_json_gives_every_event_as_one_line(played: Played,
                                                     "log"]
     assert {event["project"] for event in events} == {"shop"}
     assert events[-2]["error"]["path"] == "app.py"
-    assert events[-1]["text"] == "\x1b[31mred\x1b[0m b\\xff"
+    assert events[-1]["text"] == "red b\\xff"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

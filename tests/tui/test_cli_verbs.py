@@ -123,6 +123,9 @@ def test_flush_tells_how_the_newest_save_ended(live: Played,
     done = live.run("flush")
     assert (done.returncode, done.stdout.decode()) == (0, "● #1 is live\n")
     live.play(answer={"flush": {"ms": 1, "targets": [
+        {"name": "process", "number": 3, "verdict": "committed", "serving": 1, "error": None}]}})
+    assert live.text("flush") == "● #1 is live, by a rollback from #3\n"
+    live.play(answer={"flush": {"ms": 1, "targets": [
         {"name": "process", "number": 2, "verdict": "rolled_back", "serving": 1,
          "error": broken_generation["error"]}]}})
     done = live.run("flush")
