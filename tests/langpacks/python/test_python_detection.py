@@ -351,3 +351,12 @@ def test_an_environment_of_the_projects_own_is_active_for_all_that_is_started() 
     system = MemoryView({"app.py": FASTAPI, **SYSTEM})
     found = PACK.complete(system, PATH, Command(("python3", "app.py")))
     assert "PATH" not in PACK.launch(system, found, 8000, "/code").env
+
+
+def test_a_given_python_that_is_pyenvs_stand_in_is_the_interpreter_behind_it() -> None:
+    layout = LAYOUTS["pyenv's shim"]
+    found = PACK.complete(MemoryView(layout.files), {**PATH, **layout.environ},
+                          Command(("python3", "-m", "http.server", "8333")))
+    assert found.command.argv == ("/home/u/.pyenv/versions/3.12.10/bin/python3", "-m",
+                                  "http.server", "8333")
+    assert found.port == 8333

@@ -190,6 +190,10 @@ def _absolute(view: ProjectView, environ: Mapping[str, str], environment: Enviro
               parsed: Parsed) -> tuple[str, ...]:
     """The command by the environment's own programs, as if it had been activated."""
     argv = parsed.argv
+    if argv[:1] in (("python",), ("python3",)) and "/shims/" in (
+            _find_program(view, environ, environment, parsed) or ""):
+        # pyenv's stand-in for what it would start; the prepared parent is that interpreter itself.
+        return (environment.interpreter, *argv[1:])
     if not environment.is_own or "/" in argv[0] or parsed.kind == "shell":
         return argv
     own = os.path.join(environment.scripts, argv[0])
