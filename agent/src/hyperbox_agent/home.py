@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
+import socket
 import stat
 
 from hyperbox_agent.errors import AgentError
 
 SOCKET_LIMIT = 107
 """Bytes of a unix socket's path (``sun_path`` is 108 with its NUL, unix(7))."""
+
+_FOR_NOW = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EMFILE,
+                      errno.ENFILE})
+"""Why no socket could be made in a folder that could hold one."""
 
 
 def private_folder(path: str) -> str:
@@ -31,20 +38,42 @@ def private_folder(path: str) -> str:
 
 
 def run_folder(home: str) -> str:
-    """Where the sockets of ``home`` are: in it, or where the path would be too long, elsewhere.
+    """Where the sockets of ``home`` are: in it, or elsewhere where that path is too long or its
+    filesystem has no sockets (FAT, some network and FUSE ones).
 
     The other place is under ``$XDG_RUNTIME_DIR`` or ``/tmp``, private, and named by a hash of the
     home, so that everyone who knows the home finds it.
     """
     inside = os.path.join(home, "run")
-    if len(os.fsencode(inside)) + 24 <= SOCKET_LIMIT:
-        return private_folder(inside)
+    if len(os.fsencode(inside)) + 24 <= SOCKET_LIMIT and _takes_sockets(private_folder(inside)):
+        return inside
     owner = f"hyperbox-{os.geteuid()}"
     name = hashlib.sha256(os.fsencode(os.path.realpath(home))).hexdigest()[:16]
     base = os.environ.get("XDG_RUNTIME_DIR", "")
     if not base or len(os.fsencode(os.path.join(base, owner, name))) + 24 > SOCKET_LIMIT:
         base = "/tmp"  # noqa: S108 -- made private below
     return private_folder(os.path.join(private_folder(os.path.join(base, owner)), name))
+
+
+def _takes_sockets(folder: str) -> bool:
+    """Whether a socket can stand in ``folder``; tried once, since all must come to one answer."""
+    if os.path.lexists(os.path.join(folder, "agent.lock")):
+        return True
+    refused = os.path.join(folder, "elsewhere")
+    if os.path.lexists(refused):
+        return False
+    tried = os.path.join(folder, f"try-{os.getpid()}")
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.bind(tried)
+        os.unlink(tried)
+    except OSError as error:
+        if error.errno in _FOR_NOW:
+            return True  # whoever needs one there says what is wrong
+        with contextlib.suppress(OSError):
+            os.close(os.open(refused, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        return False
+    return True
 
 
 def own_folder(root: str) -> str:

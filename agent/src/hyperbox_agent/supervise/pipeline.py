@@ -257,7 +257,7 @@ class Pipeline:
         self._waiting = None
         first, self._first = self._first, False
         if not batch.changes and not first:
-            if batch.settled:
+            if batch.settled and not self.source.pending:
                 # What had failed was undone: the source is what is live again.
                 self.last = None
                 self._listener.clean()
