@@ -80,7 +80,7 @@ class VerbServer:
         await asyncio.gather(*self._clients, return_exceptions=True)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
-        os.close(self._lock)
+        _let_lock_go(self.path, self._lock)
 
     async def session(self) -> SessionLike:
         """The session, as soon as it is open. Raises VerbError where it never opened."""
@@ -268,6 +268,10 @@ def _take_lock(path: str) -> int:
         raise SessionBusyError(
             "this project is up already" + (f" (process {pid})" if pid else ""), pid=pid,
             hint="`hyperbox logs -f` follows it, `hyperbox down` ends it") from None
+    if not _is_still_there(f"{path}.lock", lock):
+        # Its last owner removed it between our open and our lock: another may hold a new one.
+        os.close(lock)
+        return _take_lock(path)
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     return lock
@@ -283,7 +287,21 @@ def forget_socket(path: str) -> None:
         return
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
+    _let_lock_go(path, lock)
+
+
+def _let_lock_go(path: str, lock: int) -> None:
+    """Remove the lock's file while it is ours: whoever opened it before finds that it is gone."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f"{path}.lock")
     os.close(lock)
+
+
+def _is_still_there(path: str, lock: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(lock))
+    except FileNotFoundError:
+        return False
 
 
 def _listen(path: str) -> socket.socket:
