@@ -32,6 +32,8 @@ class Connection:
         self._link: Link | None = None
         self._lost = asyncio.Event()
         self._stopping = False
+        self._turn = asyncio.Lock()
+        """An agent is reached, or ended, by one at a time."""
         self.adopted = False
         """Whether what runs there was running before us."""
 
@@ -42,7 +44,16 @@ class Connection:
 
         Raises AgentError, WorkstationError; of the latter HostileTargetError is final.
         """
-        link = await self._connector.connect()
+        async with self._turn:
+            if not self._stopping:
+                return await self._open(source, base, on_event, pulling)
+        await asyncio.Event().wait()  # until the session, which is ending, cancels it
+        raise LinkLostError("the session ends")
+
+    async def _open(self, source: Source, base: Base,
+                    on_event: Callable[[Mapping[str, Any]], None],
+                    pulling: Pulling | None) -> tuple[RemoteAgent, Configured]:
+        link = await self._reach()
         if link is None:
             raise AgentError("the agent could not be started")
         link.on_notice("events", lambda body: _spread(body, on_event))
@@ -73,6 +84,18 @@ class Connection:
 
         return RemoteAgent(link, read if mirrored else None, base.number, doubt=source.doubt,
                            compress=self._options.kind != "process", before=before), ready
+
+    async def _reach(self) -> Link | None:
+        """A link to a living or a new agent. One that is half started when we are cancelled is
+        waited for and kept: nobody else could reach it, nor start another one, to end it."""
+        reaching = asyncio.ensure_future(self._connector.connect())
+        try:
+            return await asyncio.shield(reaching)
+        except asyncio.CancelledError:
+            await asyncio.wait([reaching])
+            if not reaching.cancelled() and reaching.exception() is None:
+                self._link = reaching.result()
+            raise
 
     def _watch(self, link: Link) -> None:
         async def watch() -> None:
@@ -116,28 +139,25 @@ class Connection:
     async def stop(self, *, fast: bool, timeout: float) -> None:
         """End the agent and all that it runs, reaching it anew where the link is lost."""
         self._stopping = True
-        link = self._link or await reach_hard(self._connector)
-        if link is None or await self._told_to_stop(link, fast=fast, timeout=timeout):
-            return
-        # It is there and does not listen: its program must not outlive it unseen.
-        await link.close("the agent does not answer")
-        await self._connector.end_agent()
-        again = await self._connector.connect()
-        if again is not None:
-            await self._told_to_stop(again, fast=fast, timeout=timeout)
+        async with self._turn:
+            link = self._link
+            try:
+                if link is not None:
+                    await _tell_to_stop(link, fast=fast, timeout=timeout)
+                    return
+            except LinkLostError:
+                pass  # it was killed just now: another one ends what it left
+            except LinkTimeoutError:
+                # It is there and does not listen: its program must not outlive it unseen.
+                await self._end_silent(link)
+            link = await reach_hard(self._connector)
+            if link is not None and not await _stopped(link, fast=fast, timeout=timeout):
+                await self._end_silent(link)
 
-    async def _told_to_stop(self, link: Link, *, fast: bool, timeout: float) -> bool:
-        """Whether it took the word, or is gone."""
-        try:
-            await link.ping(min(timeout, ANSWER))
-            await link.call("stop", {"fast": fast, "leftovers": True}, timeout=timeout)
-        except LinkLostError:
-            pass  # it went before it could answer; what is left is found by the next down
-        except LinkTimeoutError:
-            return False
-        await asyncio.wait([asyncio.ensure_future(_closed(link))], timeout=2.0)
-        await link.close()
-        return True
+    async def _end_silent(self, link: Link | None) -> None:
+        if link is not None:
+            await link.close("the agent does not answer")
+        await self._connector.end_agent()
 
     async def stop_if_linked(self, *, timeout: float) -> None:
         """As ``stop``, but only where there is a link."""
@@ -160,6 +180,25 @@ async def _end(link: Link) -> None:
     except AgentError:
         pass  # it ends by itself when nobody configures it
     await link.close("the target could not be configured")
+
+
+async def _tell_to_stop(link: Link, *, fast: bool, timeout: float) -> None:
+    """Return when it has ended all. Raises LinkLostError, LinkTimeoutError."""
+    await link.ping(min(timeout, ANSWER))
+    await link.call("stop", {"fast": fast, "leftovers": True}, timeout=timeout)
+    await asyncio.wait([asyncio.ensure_future(_closed(link))], timeout=2.0)
+    await link.close()
+
+
+async def _stopped(link: Link, *, fast: bool, timeout: float) -> bool:
+    """Whether it took the word, or is gone."""
+    try:
+        await _tell_to_stop(link, fast=fast, timeout=timeout)
+    except LinkLostError:
+        return True
+    except LinkTimeoutError:
+        return False
+    return True
 
 
 async def _closed(link: Link) -> None:
