@@ -82,6 +82,7 @@ class Flight:
     settled_at: float | None = None
     superseded: bool = False
     ended_at: float = 0.0
+    agent: AgentHandle | None = None
 
 
 @dataclass(slots=True)
@@ -267,7 +268,7 @@ class Pipeline:
         task = asyncio.ensure_future(agent.generation(
             number, batch.changes, settled=batch.settled, first=first))
         self._flight = Flight(number, batch, first, now, task,
-                              settled_at=now if batch.settled else None)
+                              settled_at=now if batch.settled else None, agent=agent)
         self._listener.began(number, batch)
 
     def _land(self, flight: Flight) -> None:
@@ -280,7 +281,8 @@ class Pipeline:
             self._next_number = flight.number + 1
             self._first = self._first or flight.first
             self._waiting = self._waiting or flight.batch
-            self.agent = None
+            if self.agent is flight.agent:  # else its successor is attached already
+                self.agent = None
             self._listener.lost(error)
             return
         except (AgentError, OSError) as error:
