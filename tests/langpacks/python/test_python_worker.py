@@ -103,6 +103,20 @@ def test_a_library_that_fails_is_left_to_the_program(made: Bench) -> None:
     assert answer["refused"] == []
 
 
+@every_python
+def test_modules_are_imported_in_an_order_that_works_whatever_order_they_come_in(
+        made: Bench, python: str) -> None:
+    """``_asyncio`` first would leave asyncio with its slow twin, and no current task."""
+    worker = WorkerEnd(made, python)
+    assert worker.ask("prepare", preload=["_asyncio", "_json", "asyncio", "json"])["ok"]
+    code = ("import asyncio, _asyncio\nasync def main():\n"
+            "    return asyncio.current_task() is not None and asyncio.Task is _asyncio.Task\n"
+            "print(asyncio.run(main()))")
+    forked = worker.fork("-c", code)
+    forked.let_go()
+    assert forked.output() == "True\n"
+
+
 @pytest.mark.parametrize("frameworks", [
     ("http.server",), pytest.param(("fastapi", "uvicorn"), marks=pytest.mark.needs("fastapi")),
     pytest.param(("flask",), marks=pytest.mark.needs("flask"))])
@@ -262,6 +276,16 @@ def test_another_environment_is_refused_by_its_variables(worker: WorkerEnd) -> N
     assert forked.answer["ok"] is False
     assert "DEBUG_LEVEL" in forked.answer["error"]
     assert "PORT" not in forked.answer["error"]
+
+
+def test_what_python_itself_sets_in_the_c_locale_is_no_difference() -> None:
+    before = {"PATH": "/bin", "LC_CTYPE": "C.UTF-8"}
+    for wanted in ({"PATH": "/bin"}, {"PATH": "/bin", "LANG": "C"}):
+        seen = forking.as_started(wanted, {**wanted, **before})
+        assert forking.changed_variables(seen, {**wanted, **before}) == []
+    for said in ({"LANG": "de_DE.UTF-8"}, {"LC_ALL": "C"}, {"LC_CTYPE": "de_DE.UTF-8"}):
+        seen = forking.as_started(said, {**said, "LC_CTYPE": "C.UTF-8"})
+        assert seen == said
 
 
 def test_a_go_with_another_environment_starts_the_program_cold(worker: WorkerEnd) -> None:

@@ -205,6 +205,12 @@ def _http_server() -> None:
         Handler(theirs, ("127.0.0.1", 1), None)  # type: ignore[arg-type]
 
 
+def _django() -> None:
+    """Only imports: a request would need the project's settings."""
+    __import__("django.core.handlers.wsgi")
+    __import__("django.core.servers.basehttp")
+
+
 _WARM_UPS: tuple[tuple[str, Callable[[], None]], ...] = (
     ("http.server", _http_server), ("flask", _flask), ("werkzeug.serving", _werkzeug),
-    ("uvicorn", _uvicorn))
+    ("uvicorn", _uvicorn), ("django", _django))

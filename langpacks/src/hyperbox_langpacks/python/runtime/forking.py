@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 MAY_DIFFER = frozenset(("PWD", "OLDPWD", "SHLVL", "_", "PORT", "LINES", "COLUMNS"))
 """Variables that no library takes in at import; ``HYPERBOX_…`` are ours and always may differ."""
 
+_COERCED = frozenset(("C.UTF-8", "C.utf8", "UTF-8"))
+
 
 class Child:
     """A forked process that is to become an instance."""
@@ -45,7 +47,8 @@ class Child:
             os._exit(0)
         os.close(self.go)
         wanted = {**self.request, **order}
-        argv, environ = list(wanted["argv"]), dict(wanted.get("env") or self._environ)
+        argv = list(wanted["argv"])
+        environ = dict(as_started(wanted.get("env") or self._environ, self._environ))
         os.chdir(wanted.get("cwd") or ".")
         try:
             invocation = self._invocation(argv, environ)
@@ -69,6 +72,7 @@ class Child:
         argv, environ = self.request.get("argv"), self.request.get("env")
         if not argv or not environ:
             return
+        environ = as_started(environ, self._environ)
         os.chdir(self.request.get("cwd") or ".")
         self._ahead = resolve(list(argv), environ, self.options)
         _apply(environ, self._environ)
@@ -116,7 +120,8 @@ def _check_request(request: Mapping[str, Any], fds: list[int], options: tuple[st
     if len(fds) != 4:
         raise RefusedError(f"fork takes 4 descriptors, got {len(fds)}")
     environ = request.get("env")
-    if environ is not None and (changed := changed_variables(environ, os.environ)):
+    if environ is not None and (
+            changed := changed_variables(as_started(environ, os.environ), os.environ)):
         raise RefusedError(f"the environment differs from the prepared one: {', '.join(changed)}")
     if request.get("argv"):
         cwd = request.get("cwd") or "."
@@ -161,6 +166,19 @@ def _fit_output_to_descriptors() -> None:
     out = sys.stdout
     if out is not None and not getattr(out, "write_through", True):
         out.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
+
+
+def as_started(environ: Mapping[str, str], before: Mapping[str, str]) -> Mapping[str, str]:
+    """``environ`` as an interpreter that is started with it has it.
+
+    In the C locale Python sets ``LC_CTYPE`` itself (PEP 538): the prepared parent has it then, and
+    so would a new interpreter.
+    """
+    own = before.get("LC_CTYPE")
+    if (own not in _COERCED or "LC_CTYPE" in environ or environ.get("LC_ALL")
+            or environ.get("LANG", "C") not in ("", "C", "POSIX")):
+        return environ
+    return {**environ, "LC_CTYPE": str(own)}
 
 
 def changed_variables(environ: Mapping[str, str], before: Mapping[str, str]) -> list[str]:

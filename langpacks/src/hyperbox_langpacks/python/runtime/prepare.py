@@ -115,7 +115,7 @@ def import_all(names: Sequence[str], refused: Mapping[str, str],
                blocker: TreeBlocker) -> tuple[int, dict[str, str]]:
     """Import each; the count of those that are there, and those that must not be."""
     count, bad = 0, {}
-    for name in sorted(names, key=lambda name: not _is_fork_safe(name)):
+    for name in sorted(names, key=_turn):
         if name in refused or name == "__main__":
             continue
         before = Footprint()
@@ -124,6 +124,15 @@ def import_all(names: Sequence[str], refused: Mapping[str, str],
             bad[name] = reason
         count += name in sys.modules
     return count, bad
+
+
+def _turn(name: str) -> tuple[bool, bool]:
+    """Libraries that may have threads first, so that nobody else is blamed for theirs; private
+    modules last: ``_asyncio`` before ``asyncio`` makes that fall back to its slow twin, and then
+    half of it does not know the other half.
+    """
+    is_private = any(part.startswith("_") for part in name.split("."))
+    return (not _is_fork_safe(name), is_private)
 
 
 def _is_fork_safe(name: str) -> bool:
