@@ -94,6 +94,7 @@ class _Manual:
         default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
+LOOK_AGAIN = 0.05
 PATIENCE = 5
 """A tree that changes all the time must not keep every generation from going live: after this many
 complete ones that were superseded in a row the next is let through, and what came meanwhile follows
@@ -164,8 +165,17 @@ class Pipeline:
         self.source.sync()
         self._wake.set()
         async with self._changed:
-            await self._changed.wait_for(self._idle)
+            while not self._idle():
+                await self._told_or_after(LOOK_AGAIN)
         return self.last
+
+    async def _told_or_after(self, seconds: float) -> None:
+        """The source may become quiet without a batch (a file that reads the same again): nobody
+        tells of that, so look again after a moment."""
+        try:
+            await asyncio.wait_for(self._changed.wait(), seconds)
+        except asyncio.TimeoutError:
+            return
 
     def _idle(self) -> bool:
         return not self.busy and self.source.quiet and self.agent is not None
@@ -250,8 +260,8 @@ class Pipeline:
                 await self.agent.supersede(flight.number)
             elif not batch.settled:
                 self._waiting = None
-        except LinkLostError:
-            # The flight's own task ends with the same error and is dealt with there.
+        except (LinkLostError, LinkTimeoutError):
+            # The flight's own task ends with such an error too, and is dealt with there.
             return
 
     def _launch(self, agent: AgentHandle, batch: Batch) -> None:

@@ -115,7 +115,13 @@ class Connection:
             await asyncio.Event().wait()
 
     def report(self, error: AgentError) -> None:
-        """A call failed for want of a link."""
+        """A call failed for want of a link, or of an answer within its time."""
+        if isinstance(error, LinkTimeoutError) and self._link is not None:
+            # It pings but does not answer: begin anew, else saves would wait for ever.
+            self._closing = asyncio.ensure_future(self._link.close("no answer in time"))
+            self._link = None
+            self._lost.set()
+            return
         if self._link is not None and self._link.lost is not None:
             self._link = None
             self._lost.set()
@@ -131,8 +137,10 @@ class Connection:
                                 hint="hyperbox status")
         return self._link
 
-    async def ask(self, op: str, body: Mapping[str, Any], timeout: float) -> Mapping[str, Any]:
-        """An op without a payload."""
+    async def ask(self, op: str, body: Mapping[str, Any],
+                  timeout: float | None) -> Mapping[str, Any]:
+        """An op without a payload. Without a ``timeout`` the target's own limits hold: giving up
+        here would leave it going on with what we count as failed."""
         answer = await self.link().call(op, body, timeout=timeout)
         return answer.body
 

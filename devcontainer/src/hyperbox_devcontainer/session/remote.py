@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 from hyperbox_agent.core import delta
 from hyperbox_agent.core.bundle import pack_blobs
@@ -110,11 +109,6 @@ class RemoteAgent:
             self._said = Verdict.SUPERSEDED
             return
         await self._link.call("supersede", SupersedeRequest(number).as_json(), timeout=30.0)
-
-    async def ask(self, op: str, body: Mapping[str, Any], timeout: float) -> Mapping[str, Any]:
-        """Any other op that carries no payload."""
-        answer = await self._link.call(op, body, timeout=timeout)
-        return answer.body
 
 
 def _only_mode(change: Change) -> bool:

@@ -177,14 +177,23 @@ class Session:
             sent=shipped.sent, total_ms=total, extra=extra)
         if outcome.verdict is Verdict.COMMITTED:
             self._live = outcome.number
-            self._base.committed(outcome.number, flight.batch.changes)
         if outcome.serving is not None:
             self._live = outcome.serving
-        self._history.append(event)
+        self._remember(event, outcome, flight)
         self._tell(event)
         if outcome.verdict is Verdict.ROLLED_BACK:
             state = State.LIVE if outcome.serving is not None else State.BROKEN
             self._state(state, outcome.serving)
+
+    def _remember(self, event: Mapping[str, Any], outcome: Outcome, flight: Flight) -> None:
+        """Archive and history. A full disk costs the way back, never the program or the session."""
+        try:
+            if outcome.verdict is Verdict.COMMITTED:
+                self._base.committed(outcome.number, flight.batch.changes)
+            self._history.append(event)
+        except (AgentError, WorkstationError) as error:
+            self.problem(f"#{outcome.number} could not be remembered: {error.message}",
+                         error.file, error.hint)
 
     def clean(self) -> None:
         """What was refused has been undone: the error is over."""
@@ -222,7 +231,9 @@ class Session:
             if self._pulling is not None:
                 self._pulling.wake()
         elif kind == "wrote":
-            self._source.own(event.get("paths", ()))
+            # A mirrored target's program writes its own tree: what changes here is a save.
+            if self.options.mode != "mirror":
+                self._source.own(event.get("paths", ()))
         elif kind == "state":
             self._live = event.get("number") if event.get("state") == "live" else self._live
             self.view.url = event.get("url") or self.view.url
@@ -323,7 +334,7 @@ class Session:
         began = self._clock.now()
         body = await self._base.prepare_rollback(wanted)
         answer = await self._connection.ask(
-            "rollback", {"number": wanted, "to": wanted, **body}, VERB_TIMEOUT)
+            "rollback", {"number": wanted, "to": wanted, **body}, None)
         outcome = Outcome.from_json(answer)
         if outcome.verdict is not Verdict.COMMITTED:
             failure = outcome.error or Failure("reload", "the older version did not start")
@@ -357,7 +368,7 @@ class Session:
         """Restart the program by ``rung``, or by the cheapest."""
         async def work() -> Mapping[str, Any]:
             return await self._connection.ask(
-                "restart", {} if rung is None else {"rung": rung}, VERB_TIMEOUT)
+                "restart", {} if rung is None else {"rung": rung}, None)
 
         began = self._clock.now()
         outcome = Outcome.from_json(await self._pipeline.exclusive(work))
