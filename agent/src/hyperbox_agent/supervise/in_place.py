@@ -16,6 +16,8 @@ Seen = tuple[int, int, int, int]
 class InPlace:
     """Gates the files where they are, and says whether they still are what was gated."""
 
+    shares_tree = True
+
     def __init__(self, root: str) -> None:
         self._root = root
         self._seen: dict[str, Seen | None] = {}

@@ -29,6 +29,8 @@ T = TypeVar("T")
 class Mirror:
     """One tree and its home. Lives on one event loop; the tree itself in one thread."""
 
+    shares_tree = False
+
     def __init__(self, root: str, home: str, *, session: str, keep_count: int,
                  keep_bytes: int) -> None:
         """Opens the tree and finishes what a killed agent had begun. Raises ApplyError."""

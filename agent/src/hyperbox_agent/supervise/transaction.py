@@ -71,6 +71,12 @@ class Work:
 class Stage(Protocol):
     """Where a generation's files are, before and after it is applied."""
 
+    @property
+    def shares_tree(self) -> bool:
+        """Whether the program runs from the very tree that is edited, so that what it writes
+        is a change of the source."""
+        ...
+
     async def prepare(self, work: Work) -> None:
         """Verify what was shipped. Raises AgentError; nothing in the tree has moved."""
         ...
@@ -206,7 +212,12 @@ class Transaction:
         return await self._reload(work)
 
     def _own(self, work: Work) -> bool:
-        """Whether the running program itself made all of these changes, as its shim told."""
+        """Whether the running program itself made all of these changes, as its shim told.
+
+        Where it has a tree of its own it can't have: the source changed, so somebody saved.
+        """
+        if not self._stage.shares_tree:
+            return False
         since = self._clock.now() - OWN_WRITE
         return (not work.first and bool(work.changes)
                 and all(self._supervisor.wrote(change.path, since) for change in work.changes))
