@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from packrun import Bench, WorkerEnd, every_python, get, own_python_first, wait_for
 
+from hyperbox_langpacks.python.runtime import forking
+
 
 def test_what_is_no_request_is_answered(worker: WorkerEnd) -> None:
     assert worker.ask("dance")["error"] == "unknown operation 'dance'"
