@@ -84,3 +84,13 @@ async def test_only_who_runs_from_the_source_can_have_written_a_change_of_it(
     assert outcome.verdict is Verdict.COMMITTED
     assert outcome.facts.get("own", False) is shares_tree
     assert ("apply" in stage.calls) is not shares_tree
+
+
+async def test_what_could_not_be_switched_to_is_taken_out_of_the_tree_again() -> None:
+    stage, supervisor = FakeStage(shares_tree=False), FakeSupervisor()
+    supervisor.error = PortError("the port is lost")
+    outcome = await run(stage, supervisor)
+    assert outcome.verdict is Verdict.ROLLED_BACK
+    assert outcome.error.message == "the port is lost"
+    assert stage.calls[:3] == ["prepare", "apply", "undo"]
+    assert "commit" not in stage.calls

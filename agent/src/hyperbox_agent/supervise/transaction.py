@@ -242,11 +242,13 @@ class Transaction:
         if work.permit.refused:
             await self._stage.undo(work, self._supervisor)
             return self._superseded(work)
-
-        async def permit() -> bool:
-            return await work.permit.wait() and self._stage.untouched(work)
-
-        done = await self._supervisor.reload(work.number, choice, root=root, permit=permit)
+        try:
+            done = await self._supervisor.reload(
+                work.number, choice, root=root, permit=lambda: self._permitted(work))
+        except AgentError:
+            # It did not go live, so the tree must not keep it either.
+            await self._stage.undo(work, self._supervisor)
+            raise
         work.ms.update(done.ms)
         work.facts.update(done.facts)
         if done.superseded:
@@ -258,6 +260,9 @@ class Transaction:
             return self._rolled_back(work, done.rung, done.why, failure)
         self._stage.commit(work)
         return self._outcome(work, Verdict.COMMITTED, done.rung, done.why, None)
+
+    async def _permitted(self, work: Work) -> bool:
+        return await work.permit.wait() and self._stage.untouched(work)
 
     def _choose(self, work: Work) -> RungChoice:
         if work.first:
