@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from hyperbox_agent.supervise import procfs
-from hyperbox_langpacks.base import Rung
+from hyperbox_langpacks.base import Command, FileChange, Rung
+from hyperbox_langpacks.python.pack import PythonPack
 
 AGENT = """\
 import asyncio, json, os, sys
@@ -176,6 +177,28 @@ async def test_a_warm_program_is_taken_over_and_worker_and_spare_are_gone(
     assert adopted is not None
     assert adopted.rung is Rung.WARM
     assert await program.ask() == "v1"
+
+
+async def test_what_an_adopted_program_had_loaded_before_is_not_taken_for_unread(
+        program: Any, helpers: Any, agents: list[Agent]) -> None:
+    program.write(late="", app=helpers.base_app.replace(
+        "        b = ver.V",
+        "        if self.path == '/late':\n            import late\n        b = ver.V"))
+    agent = await dead_agent(agents, program, pack=True)
+    pack = PythonPack()
+    command = tuple(agent.app["command"])
+    found = pack.complete(program.view, os.environ, Command(command))
+    supervisor = successor(program, agent, pack=pack, found=found)
+    assert await supervisor.open() is not None
+    # Its shim goes on telling, but not again what it has told the agent that is dead.
+    assert await program.ask("/late") == "v1"
+    await helpers.until(lambda: "late.py" in supervisor._service.live.learned.files)
+    choice = supervisor.choose((FileChange("ver.py", "modified"),))
+    assert choice.rung >= Rung.WARM, choice.why
+    assert (await program.reload(supervisor, 3)).ok
+    await helpers.until(lambda: "ver.py" in supervisor._service.live.learned.files)
+    choice = supervisor.choose((FileChange("unused.py", "modified"),))
+    assert choice.rung is Rung.NOTHING, choice.why
 
 
 async def test_what_is_no_longer_wanted_is_ended(

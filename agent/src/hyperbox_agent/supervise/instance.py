@@ -65,6 +65,8 @@ class Instance:
         """When it began to be this version; a forked process may be older."""
         self.oom_before = procfs.oom_kills()
         self.learned = Learned()
+        self.was_adopted = False
+        """Another agent heard what its shim told first, and a shim tells nothing twice."""
         self.was_given_port = False
         """Its private port was chosen by us, not mapped by its shim."""
         self.backend: asyncio.Future[Address] = loop.create_future()
@@ -92,6 +94,11 @@ class Instance:
     def root(self) -> str:
         """The tree that it runs from."""
         return self.identity.root
+
+    @property
+    def loaded(self) -> frozenset[str]:
+        """The files that it holds, as far as that is known for all of them; else none."""
+        return frozenset() if self.was_adopted else frozenset(self.learned.files)
 
     @property
     def control_path(self) -> str:

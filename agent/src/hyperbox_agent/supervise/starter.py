@@ -119,7 +119,9 @@ class Starter:
 
     def adopt(self, identity: Identity, child: Child, pipes: Pipes, control: str) -> Instance:
         """An instance that another agent started."""
-        return self._instance(identity, child, pipes, control)
+        instance = self._instance(identity, child, pipes, control)
+        instance.was_adopted = True
+        return instance
 
     def _launch(self, root: str) -> LaunchSpec:
         if self._spec is None or self._spec[0] != root:

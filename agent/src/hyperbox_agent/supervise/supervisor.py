@@ -214,7 +214,7 @@ class Supervisor:
         live = self._service.live
         if self._pack is None:
             return RungChoice(Rung.COLD, "no language pack knows this program")
-        loaded = frozenset(live.learned.files) if live is not None else frozenset()
+        loaded = live.loaded if live is not None else frozenset()
         facts = RunFacts(live is not None, loaded, self._warm.ready, self._warm.refused,
                          self.config.rung)
         return self._pack.choose(self._view, self._found, changes, facts)
