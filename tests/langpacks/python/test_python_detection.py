@@ -58,7 +58,7 @@ LAYOUTS = {
         {"src/shop/__init__.py": "", "src/shop/api.py": FASTAPI, "uv.lock": "",
          **venv("fastapi", "uvicorn")},
         (VENV, "-m", "uvicorn", "shop.api:app", "--host", "127.0.0.1", "--port", "8000"),
-        "fastapi", 8000, env={"PYTHONPATH": "/project/src"}),
+        "fastapi", 8000, env={"PYTHONPATH": "src"}),
     "fastapi factory": Layout(
         {"service.py": "from fastapi import FastAPI\ndef create_app() -> FastAPI:\n"
                        "    app = FastAPI()\n    return app\n", **venv("fastapi", "uvicorn")},
@@ -166,7 +166,7 @@ LAYOUTS = {
         (PY, "-m", "bot"), None, None, "bot/__main__.py makes bot a program"),
     "package with __main__ below src": Layout(
         {"src/bot/__init__.py": "", "src/bot/__main__.py": "print('hi')\n", **SYSTEM},
-        (PY, "-m", "bot"), env={"PYTHONPATH": "/project/src"}),
+        (PY, "-m", "bot"), env={"PYTHONPATH": "src"}),
     "project.scripts, not installed": Layout(
         {"pyproject.toml": "[project]\nname = 'tool'\n[project.scripts]\ntool = 'tool.cli:main'\n",
          "tool/__init__.py": "", "tool/cli.py": "def main():\n    pass\n", **SYSTEM},
@@ -337,7 +337,16 @@ def test_the_search_path_of_the_user_stays_behind_ours() -> None:
                        **venv("fastapi", "uvicorn")})
     found = PACK.detect(view, {**PATH, "PYTHONPATH": "/opt/lib"})
     assert found is not None
-    assert found.command.env == {"PYTHONPATH": "/project/src:/opt/lib"}
+    assert found.command.env == {"PYTHONPATH": "src:/opt/lib"}
+
+
+def test_a_given_command_for_a_module_below_src_finds_it() -> None:
+    view = MemoryView({"src/shop/__init__.py": "", "src/shop/api.py": FASTAPI, **venv("uvicorn")})
+    for argv in (("uvicorn", "shop.api:app"), ("python", "-m", "shop"),
+                 ("python", "-c", "from shop.api import app")):
+        found = PACK.complete(view, PATH, Command(argv))
+        assert found.command.env == {"PYTHONPATH": "src"}
+    assert PACK.complete(view, PATH, Command(("python", "app.py"))).command.env == {}
 
 
 def test_an_environment_of_the_projects_own_is_active_for_all_that_is_started() -> None:

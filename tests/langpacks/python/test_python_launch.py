@@ -32,6 +32,23 @@ def test_the_shim_comes_first_and_the_users_path_behind_it(made: Bench) -> None:
     assert spec.port_mapped
 
 
+def test_an_older_tree_is_run_by_its_own_source(tmp_path: Path) -> None:
+    """The environment's link to an editable project leads to the tree that is edited."""
+    edited, older = tmp_path / "edited", tmp_path / "older"
+    site = edited / ".venv/lib/python3.11/site-packages"
+    site.mkdir(parents=True)
+    (site / "_shop.pth").write_text(f"{edited}/src\n/opt/other\nimport x\n")
+    (edited / ".venv/bin").mkdir()
+    python = edited / ".venv/bin/python"
+    python.write_text("")
+    for tree in (edited, older):
+        (tree / "src/shop").mkdir(parents=True)
+    for tree, entries in ((edited, ["src"]), (older, ["src"]), (older, [])):
+        command = found(str(python), "-m", "shop", PYTHONPATH=":".join(entries))
+        env = PACK.launch(FolderView(str(tree)), command, PUBLIC, str(tmp_path)).env
+        assert env["PYTHONPATH"].split(":")[1:] == [f"{tree}/src"]
+
+
 @pytest.mark.parametrize("options", [("-I",), ("-E", "-u"), ("-X", "dev", "-sE")])
 @pytest.mark.parametrize("what", [("app.py", "a"), ("-c", "import app", "a"), ("-m", "app", "a")])
 def test_an_interpreter_that_ignores_pythonpath_still_has_the_shim(

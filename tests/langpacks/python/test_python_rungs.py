@@ -38,6 +38,7 @@ TABLE = [
     (WARM, FileChange("plugins/new.py", "added"), "warm", "new where the program looked"),
     (WARM, FileChange("plugins/old.py", "deleted"), "warm", "gone"),
     (WARM, FileChange("shop", "deleted", "dir"), "warm", "gone"),
+    (RunFacts(True, LOADED | {"./"}, True), FileChange("new.py", "added"), "warm", "looked"),
     (WARM, FileChange("requests.py", "added"), "warm", "has the name of a library"),
     # what it does not hold is not
     (WARM, modified("tests/test_api.py"), "nothing", "not loaded"),
@@ -51,12 +52,17 @@ TABLE = [
     (WARM, modified("templates/page.html"), "notify", "read anew"),
     (WARM, modified("static/site.CSS"), "notify", "read anew"),
     (WARM, modified("static/logo.png"), "notify", "read anew"),
-    (UNKNOWN, modified("static/app.js"), "notify", "read anew"),
     # unknown is not the same as unread
     (UNKNOWN, modified("tests/test_api.py"), "warm", "not known"),
     (UNKNOWN, modified("data/other.json"), "warm", "not known"),
-    (UNKNOWN, modified("README.md"), "nothing", "not read"),
-    (UNKNOWN, modified("tests/data.txt"), "nothing", "not read"),
+    (UNKNOWN, modified("README.md"), "warm", "not known"),
+    (UNKNOWN, modified("docs/guide.txt"), "warm", "not known"),
+    (UNKNOWN, modified("tests/data.txt"), "warm", "not known"),
+    (UNKNOWN, modified("templates/page.html"), "warm", "not known"),
+    (UNKNOWN, modified("static/app.js"), "warm", "not known"),
+    (RunFacts(running=True), modified("static/app.js"), "cold", "not known"),
+    (UNKNOWN, modified(".github/workflows/ci.yml"), "nothing", "not read"),
+    (UNKNOWN, modified("shop/.gitignore"), "nothing", "not read"),
     # the environment and the interpreter's own files
     (WARM, modified("uv.lock"), "reinstall", "uv.lock says what is installed"),
     (WARM, modified("requirements.txt"), "reinstall", "installed"),

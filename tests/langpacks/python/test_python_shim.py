@@ -141,6 +141,9 @@ def test_a_folder_that_is_listed_at_start_is_told(made: Bench) -> None:
     assert made.run(sys.executable, "app.py") == (0, "plugins/one.py\n")
     assert "plugins/" in made.control.files()
     assert "./" not in made.control.files()
+    made.write("app.py", "import os\nprint('app.py' in os.listdir())\n")
+    assert made.run(sys.executable, "app.py") == (0, "True\n")
+    assert "./" in made.control.files()
 
 
 SERVER = """

@@ -261,7 +261,7 @@ def installed(view: ProjectView, prefix: str) -> frozenset[str]:
 
 
 def _library_folders(view: ProjectView, prefix: str) -> Iterator[str]:
-    yield from _site_packages(view, prefix)
+    yield from site_packages(view, prefix)
     config = view.read_text(os.path.join(prefix, "pyvenv.cfg"))
     if config is None:
         if prefix == "/usr":
@@ -274,7 +274,8 @@ def _library_folders(view: ProjectView, prefix: str) -> Iterator[str]:
             yield from _library_folders(view, base)
 
 
-def _site_packages(view: ProjectView, prefix: str) -> Iterator[str]:
+def site_packages(view: ProjectView, prefix: str) -> Iterator[str]:
+    """Folders of libraries below a prefix."""
     for lib in ("lib", "lib64"):
         for name in view.list_dir(os.path.join(prefix, lib)):
             if _VERSION_FOLDER.match(name):

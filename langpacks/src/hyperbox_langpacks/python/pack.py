@@ -34,6 +34,12 @@ from hyperbox_langpacks.python.files import shim_folder
 from hyperbox_langpacks.python.frameworks import choose_start
 from hyperbox_langpacks.python.install import plan_install
 from hyperbox_langpacks.python.rungs import choose, surroundings
+from hyperbox_langpacks.python.searchpath import (
+    entries_of,
+    search_entries,
+    source_folder,
+    with_search_path,
+)
 from hyperbox_langpacks.python.sources import RUN_METHODS, candidate_files, read_source
 
 _PORT_IN_CODE = re.compile(r"(?:\bport=|127\.0\.0\.1', )(\d{2,5})\b")
@@ -58,7 +64,7 @@ class PythonPack:
         if choice is None:
             return None
         argv = (choice.console,) if choice.console else (environment.interpreter, *choice.arguments)
-        command = Command(argv, _environment(view, environ, choice.env or {}))
+        command = Command(argv, with_search_path(choice.env or {}, environ))
         why = f"{choice.why}; run by {environment.why}"
         return Detection(self.name, command, why, choice.certainty, choice.framework, choice.port,
                          None, environment.interpreter, None, choice.notes)
@@ -80,7 +86,8 @@ class PythonPack:
         argv = _absolute(view, environ, environment, parsed)
         notes += more + _environment_notes({**environ, **command.env})
         framework, port = _of_command(view, {**environ, **command.env}, parsed)
-        env = _environment(view, environ, command.env)
+        own = source_folder(view, (parsed.target, *parsed.arguments))
+        env = with_search_path(command.env, environ, own)
         return Detection(self.name, Command(argv, env, command.cwd),
                          f"the command is given; run by {environment.why}", 1.0, framework, port,
                          None, environment.interpreter, None, notes)
@@ -108,7 +115,7 @@ class PythonPack:
                code_dir: str) -> LaunchSpec:
         """The command as it is; PYTHONPATH brings the shim into every process of the tree."""
         env = dict(found.command.env)
-        entries = [shim_folder(code_dir), *filter(None, [env.get("PYTHONPATH")])]
+        entries = [shim_folder(code_dir), *search_entries(view, found)]
         env["PYTHONPATH"] = os.pathsep.join(entries)
         env["PYTHONUNBUFFERED"] = "1"
         env.update(_activated(view, found))
@@ -133,18 +140,6 @@ def _looks_like_python(view: ProjectView) -> bool:
     named = ("pyproject.toml", "setup.py", "setup.cfg", "Pipfile", "requirements.txt")
     return any(map(view.exists, named)) or bool(candidate_files(view))
 
-
-def _environment(view: ProjectView, environ: Mapping[str, str],
-                 env: Mapping[str, str]) -> dict[str, str]:
-    """A command's variables; its search path absolute, in front of the one that is inherited."""
-    result = dict(env)
-    own = [os.path.join(view.root, one) for one in filter(
-        None, result.get("PYTHONPATH", "").split(os.pathsep))]
-    inherited = [one for one in environ.get("PYTHONPATH", "").split(os.pathsep)
-                 if one and one not in own]
-    if own or inherited:
-        result["PYTHONPATH"] = os.pathsep.join([*own, *inherited])
-    return result
 
 
 def _activated(view: ProjectView, found: Detection) -> dict[str, str]:
@@ -232,7 +227,7 @@ def _own_entries(view: ProjectView, command: Command, parsed: Parsed) -> list[st
     entries = [cwd]
     if parsed.kind == "script":
         entries.append(os.path.dirname(os.path.normpath(os.path.join(cwd, parsed.target))))
-    entries += command.env.get("PYTHONPATH", "").split(os.pathsep)
+    entries += [os.path.join(view.root, one) for one in entries_of(command.env) if one]
     if view.is_dir("src"):
         entries.append(os.path.join(view.root, "src"))
     inside = [one for one in entries if (one + "/").startswith(view.root.rstrip("/") + "/")]

@@ -27,13 +27,11 @@ _PYTHON = (".py", ".pyw", ".pyi", ".so", ".pyx", ".pxd")
 _START = re.compile(r"(^|/)(sitecustomize\.py|usercustomize\.py|[^/]+\.pth|pyvenv\.cfg)$")
 _METADATA = re.compile(r"(^|/)[^/]+\.(dist-info|egg-info)(/|$)")
 _ENV = re.compile(r"(^|/)(\.env(\..+)?|\.flaskenv)$")
-_UNREAD = re.compile(
-    r"^(tests?|docs?|\.github|\.vscode|\.idea|\.circleci|benchmarks?)/"
-    r"|(^|/)(test_[^/]*\.py|[^/]*_test\.py|conftest\.py|README[^/]*|CHANGELOG[^/]*|LICEN[CS]E[^/]*"
-    r"|Dockerfile|Makefile|justfile|tox\.ini|noxfile\.py|\.gitignore|\.gitattributes"
-    r"|\.pre-commit-config\.ya?ml|\.editorconfig|mypy\.ini|ruff\.toml|\.coveragerc|\.dockerignore)$"
-    r"|\.(md|rst)$")
-"""Paths that no web program takes in; used only beside what the program is known to have read."""
+_NEVER_READ = re.compile(
+    r"^\.(github|circleci|vscode|idea)/"
+    r"|(^|/)\.(gitignore|gitattributes|dockerignore|editorconfig|pre-commit-config\.ya?ml)$")
+"""What is for git, editors and the like. Nothing else is surely unread where it is not known what
+the program has read: some show their README or their docs, and keep what they read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +115,12 @@ def _python(change: FileChange, facts: RunFacts) -> RungChoice:
 
 def _other(change: FileChange, facts: RunFacts) -> RungChoice:
     path = change.path
+    if not facts.loaded and not _NEVER_READ.search(path):
+        return _restart(facts, f"{path} may be read by the program: what it read is not known")
     extension = "." + path.rpartition(".")[2].lower()
     if extension in ASSETS:
         return RungChoice(Rung.NOTIFY, f"{path} is read anew for each answer")
-    if facts.loaded or _UNREAD.search(path):
-        return RungChoice(Rung.NOTHING, f"{path} was not read by the program")
-    return _restart(facts, f"{path} may be read by the program: what it read is not known")
+    return RungChoice(Rung.NOTHING, f"{path} was not read by the program")
 
 
 def _restart(facts: RunFacts, why: str) -> RungChoice:

@@ -204,7 +204,8 @@ class Noticed:
         caller = _caller()
         if caller is None or caller.f_globals.get("__name__") == "_frozen_importlib_external":
             return
-        inside = self._inside("." if path is None else path)
+        where = os.path.abspath(os.fsdecode("." if path is None else path))  # type: ignore[arg-type]
+        inside = "." if self.tree and where == self.tree.root else self._inside(where)
         if inside is not None:
             self.loaded_later(inside.rstrip("/") + "/")
 
