@@ -46,6 +46,8 @@ def test_an_emptied_or_much_shorter_file_never_proves_a_write(old, new, proves) 
 def test_without_history_a_burst_is_expected() -> None:
     settler = Settler()
     settler.event("a.py", True, 10.0)
+    assert settler.deadline() == pytest.approx(10.0 + CONFIG.begun)
+    settler.event("b.py", True, 10.0)
     assert settler.deadline() == pytest.approx(10.0 + CONFIG.burst)
 
 
@@ -73,7 +75,7 @@ def test_one_recent_save_of_several_files_widens_the_window_until_it_is_old() ->
     settler = trained(1, 1, 1, 3)
     for index in range(CONFIG.memory):
         settler.event("a.py", True, 2000.0 + 100 * index)
-        assert settler.window() == CONFIG.burst
+        assert settler.window() == CONFIG.begun
         settler.taken()
     settler.event("a.py", True, 9000.0)
     assert settler.window() == CONFIG.proven
@@ -86,6 +88,8 @@ def test_two_batches_close_together_were_one_burst() -> None:
     settler.event("b.py", True, 1000.03)
     settler.taken()
     settler.event("a.py", True, 2000.0)
+    assert settler.window() == CONFIG.begun
+    settler.event("a.py", False, 2000.0)
     assert settler.window() == CONFIG.burst
 
 

@@ -21,8 +21,12 @@ class SettleConfig:
     proven: float = 0.002
     """Every event proved a complete write of one file, and recent bursts were single files."""
     normal: float = 0.020
+    begun: float = 0.035
+    """Recent bursts had several files, and of this one only one whole file was seen yet: the next
+    of a save-all follows within 30 ms. The start of the new version, which can be taken back until
+    it is switched to, adds to it."""
     burst: float = 0.060
-    """Recent bursts had several files, or a formatter follows each save."""
+    """This burst has several files, or its events prove nothing and recent ones had several."""
     cap: float = 0.5
     """From the first event on; a version-control operation in progress is waited out beyond it."""
     memory: int = 5
@@ -82,7 +86,8 @@ class Settler:
         """The quiet that the current burst must show."""
         config = self._config
         if len(self._several) < min(3, config.memory) or any(self._several):
-            return config.burst
+            lone = self._all_proven and len(self._paths) <= 1
+            return config.begun if lone else config.burst
         if self._all_proven and len(self._paths) <= 1:
             return config.proven
         # A second file in a time of single saves is a burst that begins: more may follow.

@@ -26,29 +26,34 @@ OWN_WRITE = 1.0
 
 
 class Permit:
-    """Whether a generation may go live. Decided once, by the side that sees the events."""
+    """Whether a generation may go live: decided by the side that sees the events.
+
+    A newer save may take it back until the moment in which it is used, so all the time that a new
+    version takes to start counts as settle time, too.
+    """
 
     def __init__(self) -> None:
-        self._decided: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._decided = asyncio.Event()
+        self._superseded = False
 
     def settle(self) -> None:
         """Quiet has come: it may."""
-        if not self._decided.done():
-            self._decided.set_result(True)
+        self._decided.set()
 
     def supersede(self) -> None:
         """Something newer is there: it must not."""
-        if not self._decided.done():
-            self._decided.set_result(False)
+        self._superseded = True
+        self._decided.set()
 
     @property
     def refused(self) -> bool:
         """Whether it is already known that this generation won't go live."""
-        return self._decided.done() and not self._decided.result()
+        return self._superseded
 
     async def wait(self) -> bool:
-        """True: go live. False: superseded."""
-        return await asyncio.shield(self._decided)
+        """True: go live now. False: superseded."""
+        await self._decided.wait()
+        return not self._superseded
 
 
 @dataclass(slots=True)
