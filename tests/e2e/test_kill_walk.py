@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -233,6 +234,19 @@ def test_down_ends_what_session_and_agent_left(tmp_path: Path) -> None:
         kill(ours["session"], ours["agent"])
         up.process.wait(10)
         assert project.ask() == "v1"
+
+
+def test_down_ends_a_program_whose_port_somebody_else_took(tmp_path: Path) -> None:
+    """Session, agent and holder were killed, and the port is another program's before ``down``."""
+    project = make_project(tmp_path, "mirror")
+    with running(project) as up:
+        ours, program = pids(project), int(project.target()["pid"])
+        kill(ours["session"], ours["agent"], ours["holder"])
+        up.process.wait(10)
+        assert os.path.isdir(f"/proc/{program}")
+        with socket.create_server(("127.0.0.1", project.port)):
+            down(project)
+            assert not leftovers(project), leftovers(project)
 
 
 # -- the program itself ---------------------------------------------------------------------------

@@ -216,11 +216,13 @@ class AgentServer:
         if request.body.get("unless_serving") and self.host.serves:
             return {"ended": False}
         ended = self.host.config is not None
-        if not ended and request.body.get("leftovers"):
-            ended = await self._whole(self.host.take_leftovers())
-        await self._whole(self.host.stop(fast=bool(request.body.get("fast"))))
-        # The answer goes out before the process ends.
-        asyncio.get_running_loop().call_later(0.05, self.finished.set)
+        try:
+            if not ended and request.body.get("leftovers"):
+                ended = await self._whole(self.host.take_leftovers())
+            await self._whole(self.host.stop(fast=bool(request.body.get("fast"))))
+        finally:
+            # The answer, be it an error, goes out before the process ends.
+            asyncio.get_running_loop().call_later(0.05, self.finished.set)
         return {"ended": ended}
 
 

@@ -14,11 +14,17 @@ from hyperbox_agent.core.generation import Outcome, Verdict
 from hyperbox_agent.core.pulls import PullRules
 from hyperbox_agent.core.words import argv_of
 from hyperbox_agent.errors import AgentError
+from hyperbox_agent.home import run_folder
+from hyperbox_agent.supervise import records
+from hyperbox_agent.supervise.adoption import end_left
 from hyperbox_agent.supervise.config import AppConfig
+from hyperbox_agent.supervise.family import marked
 from hyperbox_agent.supervise.in_place import InPlace
-from hyperbox_agent.supervise.mend import CONFIGURED
+from hyperbox_agent.supervise.learned import read_json
+from hyperbox_agent.supervise.mend import CONFIGURED, mark_of
 from hyperbox_agent.supervise.mirror import Mirror
 from hyperbox_agent.supervise.output import Room
+from hyperbox_agent.supervise.port import Port
 from hyperbox_agent.supervise.pulling import Pulls
 from hyperbox_agent.supervise.supervisor import Locate, Supervisor
 from hyperbox_agent.supervise.transaction import Permit, Stage, Transaction, Work
@@ -27,6 +33,9 @@ from hyperbox_langpacks.registry import find_pack
 from hyperbox_langpacks.view import FolderView
 
 Sink = Callable[[Mapping[str, Any]], None]
+
+LEFT_GRACE = 5.0
+"""Seconds that processes get whose own configuration can't be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,15 +153,37 @@ class Host:
         os.replace(path + ".new", path)
 
     async def take_leftovers(self) -> bool:
-        """Take over what a killed agent of this home left, to end it; whether there was any."""
+        """Take over what a killed agent of this home left, to end it; whether there was any.
+
+        What can't be taken over, since somebody else has the port by now or the tree is damaged,
+        is ended here and now.
+        """
+        mark = mark_of(self.home)
+        running = bool(marked(mark + "-", frozenset()))
+        left = read_json(os.path.join(self.home, CONFIGURED))
         try:
-            with open(os.path.join(self.home, CONFIGURED)) as file:
-                data = json.load(file)
-        except (OSError, ValueError):
-            return False
-        ready = await self.configure(HostConfig(
-            data["session"], data["project"], data["mode"], data["root"], data["app"]))
-        return ready.adopted
+            if isinstance(left, dict):
+                ready = await self.configure(HostConfig(
+                    left["session"], left["project"], left["mode"], left["root"], left["app"]))
+                return running or ready.adopted
+        except (AgentError, KeyError, TypeError):
+            pass  # ``up`` says what is wrong there; here it is only to be ended
+        known = records.load(os.path.join(run_folder(self.home), records.FILE))
+        await end_left(known, (), mark, LEFT_GRACE, self._clock)
+        if self._supervisor is None and isinstance(left, dict):
+            await self._let_port_go(left.get("app"))
+        return running
+
+    async def _let_port_go(self, app: object) -> None:
+        """End a holder that lives on, though what it held the port for can't be taken on."""
+        try:
+            config = AppConfig.from_json(app if isinstance(app, dict) else {})
+            if config.port is not None:
+                port = await Port.open(config.host, config.port, run_folder(self.home),
+                                       clock=self._clock, home=self.home)
+                await port.close()
+        except (AgentError, KeyError, TypeError):
+            return  # there is none, and the port is somebody else's
 
     @property
     def serves(self) -> bool:

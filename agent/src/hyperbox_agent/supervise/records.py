@@ -11,6 +11,8 @@ from typing import Any
 from hyperbox_agent.supervise.learned import NEW, read_json, write_json
 from hyperbox_langpacks.base import Rung
 
+FILE = "instances.json"
+"""Their file in the folder of the home's sockets."""
 _VERSION = 1
 
 

@@ -264,7 +264,7 @@ class Service:
 
     @property
     def _records_path(self) -> str:
-        return os.path.join(self._run, "instances.json")
+        return os.path.join(self._run, records.FILE)
 
     def _record(self, instance: Instance) -> records.Record:
         one, backend = instance.identity, instance.backend

@@ -151,8 +151,14 @@ def _may_live(home: str) -> bool:
 
 async def _down_all(project: Project, homes: list[str], timeout: float) -> bool:
     ended = False
+    wrong: AgentError | None = None
     for home in homes:
-        ended = await asyncio.wait_for(_down(project, home), timeout) or ended
+        try:
+            ended = await asyncio.wait_for(_down(project, home), timeout) or ended
+        except AgentError as error:
+            wrong = wrong or error  # the other homes are brought down all the same
+    if wrong is not None:
+        raise wrong
     return ended
 
 
@@ -167,8 +173,8 @@ async def _down(project: Project, home: str) -> bool:
     try:
         answer = await link.call("stop", {"leftovers": True}, timeout=None)
         return bool(answer.body.get("ended", True))
-    except (LinkLostError, LinkTimeoutError, AgentError):
-        return True
+    except (LinkLostError, LinkTimeoutError):
+        return True  # the agent ended before its answer was out
     finally:
         await link.close()
         await connector.close()
