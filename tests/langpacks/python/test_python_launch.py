@@ -37,16 +37,24 @@ def test_an_older_tree_is_run_by_its_own_source(tmp_path: Path) -> None:
     edited, older = tmp_path / "edited", tmp_path / "older"
     site = edited / ".venv/lib/python3.11/site-packages"
     site.mkdir(parents=True)
-    (site / "_shop.pth").write_text(f"{edited}/src\n/opt/other\nimport x\n")
+    (site / "_shop.pth").write_text(f"{edited}/src\n{edited}\n/opt/other\nimport x\n")
     (edited / ".venv/bin").mkdir()
     python = edited / ".venv/bin/python"
     python.write_text("")
     for tree in (edited, older):
         (tree / "src/shop").mkdir(parents=True)
-    for tree, entries in ((edited, ["src"]), (older, ["src"]), (older, [])):
-        command = found(str(python), "-m", "shop", PYTHONPATH=":".join(entries))
+        (tree / "pyproject.toml").write_text("[project]\nname = 'shop'\n")
+
+    def behind_the_shim(tree: Path, entries: str) -> list[str]:
+        command = found(str(python), "-m", "shop", PYTHONPATH=entries)
         env = PACK.launch(FolderView(str(tree)), command, PUBLIC, str(tmp_path)).env
-        assert env["PYTHONPATH"].split(":")[1:] == [f"{tree}/src"]
+        return env["PYTHONPATH"].split(":")[1:]
+
+    assert behind_the_shim(edited, "src") == [f"{edited}/src"]
+    assert behind_the_shim(older, "src") == behind_the_shim(older, "") == [
+        f"{older}/src", str(older)]
+    (older / "pyproject.toml").write_text("[project]\nname = 'borrower'\n")
+    assert behind_the_shim(older, "") == []
 
 
 @pytest.mark.parametrize("options", [("-I",), ("-E", "-u"), ("-X", "dev", "-sE")])

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from hyperbox_langpacks.base import Detection, ProjectView
 from hyperbox_langpacks.python.environment import IN_TREE, site_packages
+from hyperbox_langpacks.python.toml import get, read_toml
 
 
 def entries_of(env: Mapping[str, str]) -> list[str]:
@@ -50,13 +51,18 @@ def _editable_entries(view: ProjectView, found: Detection) -> Iterator[str]:
     """
     prefix = os.path.dirname(os.path.dirname(found.interpreter or ""))
     home, name = os.path.split(prefix)
-    if name not in IN_TREE or home == view.root:
+    if name not in IN_TREE or home == view.root or not _is_same_project(view, home):
         return
     for folder in site_packages(view, prefix):
         for file in view.list_dir(folder):
             text = view.read_text(os.path.join(folder, file)) if file.endswith(".pth") else None
             inside = [os.path.relpath(line, home) for line in (text or "").splitlines()
                       if line == home or line.startswith(home + "/")]
-            # An environment that merely stands in another project has nothing to match here.
-            yield from (os.path.normpath(os.path.join(view.root, one)) for one in inside
-                        if one != "." and view.is_dir(one))
+            yield from (os.path.normpath(os.path.join(view.root, one)) for one in inside)
+
+
+def _is_same_project(view: ProjectView, home: str) -> bool:
+    """Whether the environment's tree is of our project, not one whose environment is borrowed."""
+    ours, theirs = (get(read_toml(view.read_text(os.path.join(folder, "pyproject.toml")) or ""),
+                        "project", "name") for folder in ("", home))
+    return ours is not None and ours == theirs

@@ -5,7 +5,7 @@ and one that the program wrote itself is not a save. What counts as taken in:
 
 - its own modules, and those that it looked for and did not find;
 - other files that it opened for reading before it listened, for it may keep what they said; later
-  ones too, unless they were opened by a library that reads anew for each request;
+  ones too, unless they were opened by that part of a library which reads anew for each request;
 - folders that it listed before it listened (``"folder/"``): a new file there is seen at a restart.
 """
 
@@ -32,13 +32,17 @@ DATA = (".json", ".toml")
 WROTE_AGAIN = 0.25
 """Seconds after which a further write to the same path is told again."""
 BETWEEN_REPORTS = 0.2
-ASSETS = frozenset((".css", ".js", ".mjs", ".map", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".ico",
-                    ".webp", ".avif", ".woff", ".woff2", ".ttf", ".eot", ".mp3", ".mp4", ".webm"))
-READ_ANEW = ("jinja2", "mako", "starlette", "anyio", "werkzeug", "flask", "aiohttp", "http.server",
-             "bottle", "tornado", "litestar", "quart", "sanic", "falcon", "django.views.static")
-"""Libraries that open a file again for each answer; template engines look at its time."""
-_PASSED_BY = ("pathlib", "codecs", "io", "tokenize", "shutil", "concurrent.futures")
-"""Modules through which others open files."""
+_READ_ANEW = frozenset(("jinja2.loaders", "werkzeug.middleware.shared_data", "http.server",
+                        "aiohttp.web_fileresponse", "django.views.static",
+                        "falcon.routing.static"))
+"""Modules that open a file again for each answer; jinja2 looks at its time (see ``servers.py``).
+Not those that keep what they read, or a digest of it: the templates of Django and bottle, Tornado's
+static files. Their files count as loaded, as does all that the program itself reads."""
+_SENDS = frozenset((("werkzeug.utils", "send_file"), ("bottle", "static_file")))
+"""Functions that do so, in modules that also read for other ends."""
+_PASSED_BY = frozenset(("pathlib", "codecs", "io", "tokenize", "shutil", "concurrent"))
+"""Packages through which others open files."""
+_PASSED_BY_IN = frozenset(("jinja2.utils",))
 _CHANGES = frozenset(("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.link",
                       "os.truncate", "sqlite3.connect"))
 _LISTS = frozenset(("os.listdir", "os.scandir"))
@@ -49,12 +53,15 @@ class Noticed:
     """What this process has taken in so far, and what of it has been told."""
 
     __slots__ = ("_files", "_known_modules", "_known_size", "_last", "_tell_now", "_told",
-                 "_wrote", "codes", "listening", "tree")
+                 "_wrote", "codes", "listening", "sent", "tree")
 
     def __init__(self) -> None:
         self.tree: Tree | None = None
         self.codes: CodeStore | None = None
         self.listening = False
+        self.sent: Callable[[], str] | None = None
+        """Gives the file that is the answer of the current context, for a framework that has it
+        opened by a thread of its own, below which no frame says for whom."""
         self._files: list[str] = []
         self._told: set[str] = set()
         self._wrote: dict[str, float] = {}
@@ -191,7 +198,8 @@ class Noticed:
             self._read(inside, str(path), _caller())
 
     def _read(self, inside: str, path: str, caller: FrameType | None) -> None:
-        if self.listening and (_extension(inside) in ASSETS or _is_read_anew(caller)):
+        if self.listening and (_is_read_anew(caller)
+                               or (self.sent is not None and self.sent() == path)):
             return
         if not os.path.exists(path):
             REPORTER.event("missing", path=inside)
@@ -231,16 +239,12 @@ def _caller() -> FrameType | None:
     return frame
 
 
-def _extension(path: str) -> str:
-    return os.path.splitext(path)[1].lower()
-
-
 def _is_read_anew(frame: FrameType | None) -> bool:
     """Whether it was such a library itself that opened the file, not the program below it."""
     while frame is not None:
         name = str(frame.f_globals.get("__name__", ""))
-        if not name.startswith(_PASSED_BY):
-            return name.startswith(READ_ANEW)
+        if name.partition(".")[0] not in _PASSED_BY and name not in _PASSED_BY_IN:
+            return name in _READ_ANEW or (name, frame.f_code.co_name) in _SENDS
         frame = frame.f_back
     return False
 

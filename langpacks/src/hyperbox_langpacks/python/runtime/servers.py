@@ -7,6 +7,9 @@ their code: ``app.run(debug=True)``, ``uvicorn.run(..., reload=True)``.
 
 from __future__ import annotations
 
+import os
+
+from .notice import NOTICED
 from .ports import PORTS, adapt_socket
 from .report import REPORTER
 
@@ -132,6 +135,24 @@ def _adapt_jinja(module: Any) -> None:
     module.Environment.auto_reload = property(get, put)
 
 
+def _adapt_starlette(module: Any) -> None:
+    """A static file is opened by a thread, below which no frame says that it is for an answer."""
+    from contextvars import ContextVar
+
+    sent: ContextVar[str] = ContextVar("sent", default="")
+    original = module.FileResponse.__call__
+
+    async def __call__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        sent.set(os.fspath(self.path))
+        try:
+            await original(self, *args, **kwargs)
+        finally:
+            sent.set("")
+
+    module.FileResponse.__call__ = __call__
+    NOTICED.sent = sent.get
+
+
 def _adapt_uvloop(module: Any) -> None:
     """uvloop binds in C: it is given a socket that was bound by Python instead."""
     original = module.Loop.create_server
@@ -185,4 +206,5 @@ ADAPTS: dict[str, Callable[[ModuleType], None]] = {
     "hypercorn.config": _adapt_hypercorn,
     "tornado.autoreload": _adapt_tornado,
     "jinja2.environment": _adapt_jinja,
+    "starlette.responses": _adapt_starlette,
 }
