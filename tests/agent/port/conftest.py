@@ -17,7 +17,7 @@ from hyperbox_agent.supervise.port import Port
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-LIMIT = 10.0
+LIMIT = 30.0
 """No step of a test takes longer than this, whatever the load."""
 
 

@@ -83,7 +83,7 @@ def serve_once(answer: bytes) -> tuple[socket.socket, threading.Thread, list[byt
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)

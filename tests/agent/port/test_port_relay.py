@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -152,7 +153,7 @@ async def test_the_connection_is_closed_behind(
     await port.switch(1, (await tools.backend(fixed)).address)
     reader, writer = await tools.connect(port)
     writer.write(request_)
-    assert await asyncio.wait_for(reader.read(), 5) == answer
+    assert await asyncio.wait_for(reader.read(), 30) == answer
 
 
 async def test_an_upgrade_passes_bytes_both_ways_until_the_drain_ends(port, tools) -> None:
@@ -243,15 +244,29 @@ async def test_a_wait_ends_with_503_where_a_limit_is_set(run_dir, tools) -> None
     assert b"No version of the program is ready" in answer
 
 
+def handshake_retries() -> int:
+    """How many handshakes this machine has tried again."""
+    names, numbers = (line.split() for line in Path("/proc/net/netstat").read_text().splitlines()
+                      if line.startswith("TcpExt:"))
+    return int(dict(zip(names, numbers, strict=False))["TCPSynRetrans"])
+
+
 async def test_a_full_queue_of_an_instance_delays_nobody_by_a_second(port, tools) -> None:
-    # A backlog of 1 (socketserver has 5): the kernel drops further handshakes.
-    calls = [asyncio.ensure_future(tools.ask(await tools.connect(port))) for _ in range(120)]
-    backend = await tools.backend("a", backlog=1)
-    begin = asyncio.get_running_loop().time()
-    await port.switch(1, backend.address)
-    await asyncio.gather(*calls)
-    assert asyncio.get_running_loop().time() - begin < 0.9
-    assert (await port.stats()).numbers[1].failed == 0
+    # A backlog of 1 (socketserver has 5): the kernel drops further handshakes, and a client that
+    # waits for its second try waits for 1 s. On a busy machine one round may last that long
+    # without a second try; other programs may make some: neither happens in every round.
+    for number in range(1, 6):
+        calls = [asyncio.ensure_future(tools.ask(await tools.connect(port))) for _ in range(120)]
+        backend = await tools.backend("a", backlog=1)
+        retries, begin = handshake_retries(), asyncio.get_running_loop().time()
+        await port.switch(number, backend.address)
+        await asyncio.gather(*calls)
+        assert (await port.stats()).numbers[number].failed == 0
+        quick = asyncio.get_running_loop().time() - begin < 0.9
+        if quick or handshake_retries() == retries:
+            return
+        await port.switch(number + 1, None)
+    raise AssertionError("handshakes were tried again in each round")
 
 
 async def test_an_instance_that_closes_idle_connections_does_not_close_the_clients(
@@ -340,18 +355,23 @@ async def test_an_instance_that_dies_before_it_answers_costs_a_502(port, tools) 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
 async def test_an_instance_that_dies_amid_an_answer_ends_the_connection(port, tools, how) -> None:
+    arrived = asyncio.Event()
+
     async def dies(reader, writer) -> None:
         await tools.read_request(reader)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
         await writer.drain()
         if how == "reset":
-            await asyncio.sleep(0.05)
+            # A reset throws away what the other side has not read yet.
+            await arrived.wait()
             reset(writer)
 
     await port.switch(1, (await tools.backend(dies)).address)
     reader, writer = await tools.connect(port)
     writer.write(GET)
-    assert (await asyncio.wait_for(reader.read(), 5)).endswith(b"half")
+    await asyncio.wait_for(reader.readuntil(b"half"), 30)
+    arrived.set()
+    assert await asyncio.wait_for(reader.read(), 30) == b""
     assert (await port.stats()).numbers[1].failed == 1
 
 
@@ -374,9 +394,12 @@ async def test_a_refusing_instance_is_tried_again_for_a_moment(port, tools, refu
 async def test_an_instance_that_goes_on_refusing_costs_a_502(port, tools, refusing) -> None:
     await port.switch(1, refusing.getsockname())
     assert b"does not accept connections" in await tools.ask(await tools.connect(port))
-    # And at once from then on.
-    begin = asyncio.get_running_loop().time()
-    assert b"does not accept connections" in await tools.ask(await tools.connect(port))
-    assert asyncio.get_running_loop().time() - begin < 0.5
+    # And at once from then on. Who waited for its own second would do so each time.
+    times = []
+    for _ in range(5):
+        begin = asyncio.get_running_loop().time()
+        assert b"does not accept connections" in await tools.ask(await tools.connect(port))
+        times.append(asyncio.get_running_loop().time() - begin)
+    assert min(times) < 0.9
     await port.switch(2, (await tools.backend("b")).address)
     assert (await tools.ask(await tools.connect(port))).startswith(b"b")
