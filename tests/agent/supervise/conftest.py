@@ -98,7 +98,7 @@ class Program:
     def supervisor(self, *, pack: Any = None, found: Detection | None = None, clock: Any = None,
                    **config: Any) -> Supervisor:
         values: dict[str, Any] = {"command": (sys.executable, "app.py"), "port": self.port,
-                                  "grace": 2.0, "drain": 0.5, "start_timeout": 20.0, **config}
+                                  "grace": 2.0, "drain": 0.5, "start_timeout": 60.0, **config}
         app = AppConfig(**values)
         argv = app.command if isinstance(app.command, tuple) else ("/bin/sh", "-c", app.command)
         made = Supervisor(app, pack, found or Detection("none", Command(argv), "a test", 1.0),
@@ -174,7 +174,7 @@ def free_port() -> int:
             continue
 
 
-async def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+async def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
     """Poll with a deadline."""
     deadline = time.monotonic() + seconds
     while True:

@@ -114,17 +114,22 @@ async def test_the_end_of_a_process_that_is_not_our_child_is_seen(helpers: Any) 
     child = Child.take(pid, SystemClock())
     assert child.exit is None
     assert child.send(signal.SIGKILL)
-    how = await asyncio.wait_for(child.wait(), 5)
+    how = await asyncio.wait_for(child.wait(), 30)
     assert how in (Exit(), Exit(signal=9))
     with pytest.raises(ProgramError):
         Child.take(pid, SystemClock(), start=child.start)
+
+
+def cpu_ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 async def test_stdin_has_no_end_and_takes_what_is_fed() -> None:
     run = Running(PYTHON, "-c", "print('got', input(), flush=True); input()")
     assert run.stdin is not None
     os.write(run.stdin, b"hello\n")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while run.lines != ["got hello"]:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
@@ -132,10 +137,9 @@ async def test_stdin_has_no_end_and_takes_what_is_fed() -> None:
     run.stdin = None
     await asyncio.sleep(0.05)
     assert run.child.exit is None
-    before = Path(f"/proc/{run.child.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    before = cpu_ticks(run.child.pid)
     await asyncio.sleep(0.2)
-    after = Path(f"/proc/{run.child.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    assert before == after, "it spins on its input"
+    assert cpu_ticks(run.child.pid) - before <= 5, "it spins on its input"
     await run.end()
 
 
@@ -221,7 +225,7 @@ async def test_who_needs_time_to_finish_gets_it(helpers: Any) -> None:
                   "def bye(*a):\n    time.sleep(0.2); print('done', flush=True); sys.exit(0)\n"
                   "signal.signal(15, bye); print('up', flush=True)\nwhile True: time.sleep(1)")
     await helpers.until(lambda: run.lines)
-    ended = await run.end(grace=5)
+    ended = await run.end(grace=30)
     assert ended.killed == ()
     assert run.lines[-1] == "done"
     assert run.child.exit == Exit(status=0)

@@ -178,11 +178,15 @@ async def test_a_program_without_a_port_is_stopped_first_and_revived_by_the_call
 
 
 async def test_a_program_without_a_port_that_ends_well_is_not_started_again(
-        program: Any, helpers: Any, fast_clock: Any) -> None:
+        program: Any, helpers: Any, fast_clock: Any, tmp_path: Path) -> None:
     supervisor = program.supervisor(port=None, clock=fast_clock, ready_after=4.0)
     await supervisor.open()
-    program.write(app="import time; time.sleep(0.5); print('done')\n")
+    over = tmp_path / "over"
+    program.write(app="import os, time\n"
+                      f"while not os.path.exists({str(over)!r}): time.sleep(0.02)\n"
+                      "print('done')\n")
     assert (await program.reload(supervisor, 1)).ok
+    over.touch()
     await helpers.until(lambda: program.states()[-1] == "down")
     await asyncio.sleep(0.2)
     assert program.states() == ["starting", "live", "down"]

@@ -75,7 +75,7 @@ async def test_sigterm_comes_first_and_the_wait_is_the_users(
                       "signal.signal(15, bye)\n" + helpers.base_app.replace(
                           ".serve_forever()", "").replace("http.server.Threading", "s = http.server"
                                                           ".Threading") + "s.serve_forever()\n")
-    supervisor = program.supervisor(grace=5.0)
+    supervisor = program.supervisor(grace=30.0)
     await supervisor.open()
     await program.reload(supervisor, 1)
     await supervisor.stop()

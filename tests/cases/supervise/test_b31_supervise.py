@@ -27,24 +27,26 @@ class H(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), H).serve_forever()
 """
 
+DRAIN = 3.0
+
 
 async def test_an_open_stream_never_stops_a_reload(program: Any, helpers: Any) -> None:
     program.write(app=APP)
-    supervisor = program.supervisor(drain=1.0)
+    supervisor = program.supervisor(drain=DRAIN)
     await supervisor.open()
     await program.reload(supervisor, 1)
     reader, writer = await asyncio.open_connection("127.0.0.1", program.port)
     writer.write(b"GET /sse HTTP/1.1\r\nHost: x\r\n\r\n")
     await reader.readuntil(b"data: tick\n\n")
     program.write(ver="V = 'v2'\n")
-    assert (await program.reload(supervisor, 2)).ok
     began = time.monotonic()
+    assert (await program.reload(supervisor, 2)).ok
+    end = asyncio.ensure_future(reader.read())
     assert await program.ask() == "v2"
-    assert time.monotonic() - began < 0.5
+    assert not end.done(), "the answer came only after the stream's end"
     # The stream goes on for its time, and is closed then: its client may connect again.
-    await reader.readuntil(b"data: tick\n\n")
-    await asyncio.wait_for(reader.read(), 5)
-    assert 0.5 < time.monotonic() - began < 4
+    assert (await asyncio.wait_for(end, 30)).count(b"data: tick\n\n") > 1
+    assert time.monotonic() - began > DRAIN
     writer.close()
     await helpers.until(lambda: supervisor.status()["draining"] == 0)
     assert len(program.marked()) == 1
