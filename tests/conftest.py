@@ -6,6 +6,7 @@ the packs' tests do.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import os
@@ -27,8 +28,8 @@ from pythons import find_python
 RUN_MARK = "PYTEST_RUN_MARK"
 """Environment variable that every process started by this run's tests inherits."""
 
-ENDING_SECONDS = 5.0
-"""How long a process may take to end after the last test."""
+ENDING_SECONDS = 30.0
+"""How long processes and mounts may take to go after the last test."""
 
 # ------------------------------------------------------------------------------- what is needed
 
@@ -256,6 +257,14 @@ def _environ_of(pid: int) -> bytes:
         return b""
 
 
+def _command_of(pid: int) -> str:
+    try:
+        argv = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return "(it has just ended)"
+    return argv.replace(b"\0", b" ").decode(errors="replace").strip()
+
+
 def _started_by_this_run() -> dict[int, str]:
     """The living processes, by command line, that carry this run's mark; not ourselves."""
     mark = f"{RUN_MARK}={os.environ[RUN_MARK]}".encode()
@@ -263,13 +272,13 @@ def _started_by_this_run() -> dict[int, str]:
     found = {}
     for pid in pids:
         if pid != os.getpid() and mark in _environ_of(pid).split(b"\0"):
-            argv = Path(f"/proc/{pid}/cmdline").read_bytes() if _environ_of(pid) else b""
-            found[pid] = argv.replace(b"\0", b" ").decode(errors="replace").strip()
+            found[pid] = _command_of(pid)
     return found
 
 
 def _mounts_below(folder: Path) -> list[str]:
-    points = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    text = Path("/proc/self/mounts").read_text(errors="surrogateescape")
+    points = [line.split(" ")[1] for line in text.split("\n") if line]
     return [point for point in points if point.startswith(f"{folder}/")]
 
 
@@ -283,9 +292,12 @@ def no_leftovers(session_home: None, tmp_path_factory: pytest.TempPathFactory) -
     while (left := _started_by_this_run()) and time.monotonic() < deadline:
         time.sleep(0.05)
     for pid in left:
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     assert not left, "the tests left these processes behind:\n" + "\n".join(
         f"  {pid}: {command}" for pid, command in left.items())
-    # Only our own folder: other workers of this run mount in theirs.
-    mounts = _mounts_below(tmp_path_factory.getbasetemp())
+    # Only our own folder: other workers of this run, and other runs, mount in theirs.
+    base = tmp_path_factory.getbasetemp().resolve()
+    while (mounts := _mounts_below(base)) and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert not mounts, f"the tests left mounts behind: {mounts}"

@@ -34,8 +34,10 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), H).serve
 '''
 """The base app of the cases: answers with ``ver.V``."""
 
+STEADY_SECONDS = 30.0
+"""How long one answer may take a steady client, whatever the load of the machine."""
 HYPERBOX = (sys.executable, "-m", "hyperbox_tui.cli.main")
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 def free_port() -> int:
@@ -223,12 +225,12 @@ class Up:
         down = self.project.hb("down")
         if self.process.poll() is None:
             try:
-                self.process.wait(10)
+                self.process.wait(30)
             except subprocess.TimeoutExpired:
                 self.process.send_signal(signal.SIGKILL)
-                self.process.wait(10)
+                self.process.wait(30)
         for reader in self._readers:
-            reader.join(5)
+            reader.join(30)
         for stream in (self.process.stdout, self.process.stderr):
             if stream is not None:
                 stream.close()
@@ -237,18 +239,20 @@ class Up:
         assert not left, left
 
 
-def leftovers(project: Project) -> list[str]:
+def belonging(project: Project) -> list[str]:
     """Processes that belong to this project's run, by the state folder in their environment or
     command line."""
     mark = project.env["XDG_STATE_HOME"]
-    found = []
-    deadline = time.monotonic() + 3.0
-    while True:
-        found = [f"{pid} {line}" for pid, line, env in processes()
-                 if pid != os.getpid() and (mark in line or f"XDG_STATE_HOME={mark}" in env)]
-        if not found or time.monotonic() > deadline:
-            return found
+    return [f"{pid} {line}" for pid, line, env in processes()
+            if pid != os.getpid() and (mark in line or f"XDG_STATE_HOME={mark}" in env)]
+
+
+def leftovers(project: Project) -> list[str]:
+    """What of a project's run has not ended, given its time."""
+    deadline = time.monotonic() + 15.0
+    while (found := belonging(project)) and time.monotonic() < deadline:
         time.sleep(0.05)
+    return found
 
 
 def processes() -> Iterator[tuple[int, str, str]]:
@@ -318,10 +322,10 @@ class Steady:
         """Ask no more."""
         self._stop.set()
         for thread in self._threads:
-            thread.join(15)
+            thread.join(STEADY_SECONDS + 5)
 
     def _run(self, keep: bool) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=STEADY_SECONDS)
         while not self._stop.is_set():
             began = time.monotonic()
             try:

@@ -19,7 +19,7 @@ from hyperbox_agent.watch.base import Hint, Sink, Watcher, What
 from hyperbox_agent.watch.inotify import InotifyWatcher
 from hyperbox_agent.watch.tree import Refresh, SourceTree
 
-LIMIT = 15.0
+LIMIT = 30.0
 """Seconds after which a test gives up waiting. Never waited for where all is well."""
 
 MakeWatcher = Callable[[str, Sink], Watcher]

@@ -12,7 +12,7 @@ CONFTEST = Path(__file__).resolve().parents[1] / "conftest.py"
 
 def run_tests(folder: Path, source: str, *args: str) -> subprocess.CompletedProcess[str]:
     """Run a test file beside a copy of the conftest, in a pytest of its own."""
-    impatient = CONFTEST.read_text("utf-8").replace("ENDING_SECONDS = 5.0", "ENDING_SECONDS = 0.3")
+    impatient = CONFTEST.read_text("utf-8").replace("ENDING_SECONDS = 30.0", "ENDING_SECONDS = 0.3")
     (folder / "conftest.py").write_text(impatient)
     (folder / "pytest.ini").write_text(
         f"[pytest]\npythonpath = {CONFTEST.parent}\nmarkers =\n  slow: slow\n  needs(*what): n\n")
