@@ -36,7 +36,7 @@ def test_b12_down_works_on_a_session_that_does_not_answer(played: Played) -> Non
         up.send_signal(signal.SIGSTOP)
         began = time.monotonic()
         status = played.run("status")
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
         assert status.returncode == 0
         assert "does not answer" in status.stdout.decode()
         flush = played.run("flush", "--timeout", "1")

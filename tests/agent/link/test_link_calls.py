@@ -153,11 +153,11 @@ async def test_a_call_that_is_cancelled_cancels_its_handler(links: Any) -> None:
 
     session, _ = await links(prepare=lambda agent: agent.handle("hang", hang))
     call = asyncio.ensure_future(session.call("hang", timeout=None))
-    await asyncio.wait_for(begun.wait(), 5)
+    await asyncio.wait_for(begun.wait(), 30)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    await asyncio.wait_for(ended.wait(), 5)
+    await asyncio.wait_for(ended.wait(), 30)
     assert session.lost is None
 
 
@@ -177,7 +177,7 @@ async def test_a_call_that_takes_too_long_cancels_its_handler(clock: Any, links:
     await clock.advance(0.2)
     with pytest.raises(LinkTimeoutError, match="hang: no answer within 3 s"):
         await call
-    await asyncio.wait_for(ended.wait(), 5)
+    await asyncio.wait_for(ended.wait(), 30)
 
 
 async def test_a_source_that_fails_half_way_gives_no_whole_payload(links: Any) -> None:
@@ -258,7 +258,7 @@ async def test_a_reply_that_is_not_wanted_stops_its_sender(links: Any) -> None:
     answer = await session.call("flood", timeout=5)
     assert len(await answer.payload.exactly(1000)) == 1000
     await answer.payload.aclose()
-    await asyncio.wait_for(stopped.wait(), 5)
+    await asyncio.wait_for(stopped.wait(), 30)
     with pytest.raises(LinkLostError):
         await answer.payload.read()
 
@@ -325,7 +325,7 @@ async def test_more_calls_than_allowed_are_refused_one_by_one(links: Any) -> Non
 async def test_close_ends_the_other_side_with_the_reason(streams: Streams, links: Any) -> None:
     session, agent = await links(streams())
     await session.close("enough")
-    assert "closed the link: enough" in (await asyncio.wait_for(agent.closed, 5)).message
+    assert "closed the link: enough" in (await asyncio.wait_for(agent.closed, 30)).message
     with pytest.raises(LinkLostError, match="closed here: enough"):
         await session.call("x", timeout=1)
     with pytest.raises(LinkLostError, match="enough"):
@@ -416,7 +416,7 @@ async def test_both_streams_of_a_channel_may_be_written_at_once(links: Any) -> N
                              limits=Limits(window=10_000))
     channel, _ = await session.open("noisy", timeout=5)
     got = {False: 0, True: 0}
-    while (item := await asyncio.wait_for(channel.receive(), 5)) is not None:
+    while (item := await asyncio.wait_for(channel.receive(), 30)) is not None:
         assert isinstance(item, Data)
         got[item.side] += len(item.data)
     assert got == {False: size, True: size}
@@ -450,7 +450,7 @@ async def test_closing_a_channel_cancels_who_serves_it(links: Any) -> None:
     session, _ = await links(prepare=lambda agent: agent.handle_channel("hang", hang))
     channel, _ = await session.open("hang", timeout=5)
     await channel.close()
-    await asyncio.wait_for(ended.wait(), 5)
+    await asyncio.wait_for(ended.wait(), 30)
     with pytest.raises(LinkLostError):
         await channel.read()
     await channel.close()

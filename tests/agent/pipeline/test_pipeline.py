@@ -132,10 +132,10 @@ class Bench:
         self.pipeline.attach(self.agent)
 
     async def started(self) -> int:
-        return await asyncio.wait_for(self.agent.started.get(), 5)
+        return await asyncio.wait_for(self.agent.started.get(), 30)
 
     async def flushed(self) -> Outcome | None:
-        return await asyncio.wait_for(self.pipeline.flushed(), 5)
+        return await asyncio.wait_for(self.pipeline.flushed(), 30)
 
 
 @pytest.fixture
@@ -264,7 +264,7 @@ async def test_what_is_asked_for_by_hand_waits_for_the_generation_on_its_way(ben
     await asyncio.sleep(0.01)
     assert order == []
     bench.agent.decide(1, Verdict.COMMITTED)
-    assert await asyncio.wait_for(asked, 5) == "done"
+    assert await asyncio.wait_for(asked, 30) == "done"
     assert bench.agent.most_running == 1
 
 
@@ -275,7 +275,7 @@ async def test_flush_waits_for_a_save_in_flight(bench: Bench) -> None:
     await asyncio.sleep(0.01)
     assert not flush.done()
     bench.agent.decide(1, Verdict.COMMITTED)
-    outcome = await asyncio.wait_for(flush, 5)
+    outcome = await asyncio.wait_for(flush, 30)
     assert outcome is not None
     assert outcome.number == 1
 

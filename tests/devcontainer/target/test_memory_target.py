@@ -33,7 +33,7 @@ from hyperbox_devcontainer.target.landing import start_agent
 from hyperbox_devcontainer.target.memory import Call, MemoryTarget
 from hyperbox_devcontainer.target.memory_agent import MemoryAgent
 
-TIME = 5.0
+TIME = 20.0
 
 
 async def echo(call: Call, stream: ByteStream) -> None:

@@ -23,7 +23,7 @@ def alive(pid: int) -> bool:
 
 
 async def until_gone(pid: int) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while alive(pid):
         assert time.monotonic() < deadline, f"{pid} is still there"
         await asyncio.sleep(0.02)
@@ -48,7 +48,7 @@ async def test_what_a_command_leaves_behind_does_not_hold_its_result(tmp_path: P
     target = ProcessTarget("here")
     began = time.monotonic()
     ran = await target.run(("sh", "-c", "sleep 30 & echo $!"), timeout=TIME)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < TIME
     pid = int(ran.out)
     os.kill(pid, 9)
     await until_gone(pid)
