@@ -6,7 +6,7 @@ import socket
 import time
 from pathlib import Path
 
-from journey import Project, eventually, belonging
+from journey import Project, belonging, eventually
 
 STREAMING = '''\
 import http.server, os, time, ver
