@@ -13,8 +13,8 @@ from typing import Any
 
 from hyperbox_agent.apply.archive import Archive
 from hyperbox_agent.core.clock import Clock
-from hyperbox_agent.core.entries import Change
-from hyperbox_agent.core.plan import diff
+from hyperbox_agent.core.entries import Change, Entry
+from hyperbox_agent.core.plan import after, diff
 from hyperbox_agent.errors import AgentError, ApplyError
 from hyperbox_agent.link.connection import Link
 from hyperbox_agent.link.messages import Configured
@@ -39,6 +39,8 @@ class ArchiveBase:
         self._clock = clock
         self._archive = Archive(os.path.join(options.state_dir, "archive"), options.root)
         self._trees = os.path.join(options.state_dir, "trees")
+        self._live: dict[str, Entry] | None = None
+        """What is live, or is being started, where the newest generation here is another."""
         self._more = asyncio.Event()
         self._more.set()
 
@@ -58,17 +60,21 @@ class ArchiveBase:
         self._archive.share(source.tree.manifest)
         serving = ready.serving if ready.adopted else None
         if serving is None or serving not in self._archive.generations():
+            # What is saved during the start is of the next generation, not of this one.
+            self._live = dict(source.tree.manifest)
             source.rebase(())
             return ()
-        source.rebase(diff(self._archive.manifest(serving), source.tree.manifest))
+        self._live = dict(self._archive.manifest(serving))
+        source.rebase(diff(self._live, source.tree.manifest))
         return None
 
     def committed(self, number: int, changes: tuple[Change, ...]) -> None:
         """See Base."""
-        if changes and self._archive.number:
+        live, self._live = self._live, None
+        if live is None:
             self._archive.record(number, changes)
         else:
-            self._archive.begin(number, self._source.tree.manifest)
+            self._archive.begin(number, after(live, changes))
         self._more.set()
 
     def kept(self) -> list[int]:
@@ -117,7 +123,8 @@ class ArchiveBase:
 
     async def rolled_back(self, number: int, source: Source) -> list[str]:
         """See Base."""
-        changes = diff(self._archive.manifest(number), source.tree.manifest)
+        self._live = dict(self._archive.manifest(number))
+        changes = diff(self._live, source.tree.manifest)
         source.rebase(changes)
         return [change.path for change in changes]
 
