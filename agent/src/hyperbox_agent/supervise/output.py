@@ -1,7 +1,8 @@
-"""A program's output: read without loss, cut into lines, never more of it in memory than a line.
+"""A program's output: read without loss, cut into lines; of a line no more than a part in memory.
 
 The pipe itself is the buffer: while the consumer has no room nothing is read, and the program
-waits in its own ``write``.
+waits in its own ``write``. The consumer is asked between two reads, so it must have room for all
+the lines of one (64 KiB: up to 65,536 of them).
 """
 
 from __future__ import annotations
