@@ -121,6 +121,23 @@ async def test_nothing_and_notify_start_no_process(program: Any) -> None:
     assert supervisor.serving == 3
 
 
+async def test_what_is_only_to_be_told_is_only_told(program: Any) -> None:
+    supervisor = program.supervisor(notify=("static/**", "*.txt", "!kept.txt"))
+    await supervisor.open()
+
+    def rung(*paths: str) -> tuple[Rung, str]:
+        choice = supervisor.choose([FileChange(path, "modified") for path in paths])
+        return choice.rung, choice.why
+
+    assert rung("a.txt")[0] is Rung.COLD, "nothing runs that could be told"
+    await program.reload(supervisor, 1)
+    told = (Rung.NOTIFY, "[reload] notify")
+    assert rung("static/deep/app.py", "notes/a.txt") == told
+    assert supervisor.choose([FileChange("static/deep", "added", "dir")]).rung is Rung.NOTIFY
+    for paths in (("static/a.css", "app.py"), ("kept.txt",), ("other/static/a.css",), ()):
+        assert rung(*paths)[0] is Rung.COLD, paths
+
+
 async def test_without_overlap_the_old_one_is_stopped_first_and_comes_back(
         program: Any, tmp_path: Path, helpers: Any) -> None:
     supervisor = program.supervisor(overlap=False, env={"LOCK": str(tmp_path / "lock")})

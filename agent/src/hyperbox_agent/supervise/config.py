@@ -50,7 +50,7 @@ class AppConfig:
     post: tuple[ShellOrArgv, ...] = ()
     """Run after each version that went live."""
     notify: tuple[str, ...] = ()
-    """Globs of files whose change is only told, not reloaded."""
+    """Files whose change is only told, not reloaded: patterns as in a ``.gitignore``."""
 
     @property
     def overlaps(self) -> bool:

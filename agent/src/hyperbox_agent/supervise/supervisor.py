@@ -15,6 +15,7 @@ from typing import Any
 
 from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.core.generation import Failure, State
+from hyperbox_agent.core.listed import Listed
 from hyperbox_agent.errors import AgentError, ProgramError
 from hyperbox_agent.home import run_folder
 from hyperbox_agent.supervise.adoption import Adopted
@@ -49,6 +50,7 @@ from hyperbox_langpacks.base import (
 
 __all__ = ["Adopted", "Permit", "Reloaded", "Supervisor"]
 
+NOTIFY = "[reload] notify"
 _REST = 0.003
 _LEARN_LATE = 2.0
 """Seconds after which a live version is thought to have imported what it imports."""
@@ -82,6 +84,7 @@ class Supervisor:
         """``room`` is awaited after each piece of output (back-pressure). ``locate`` is asked
         before an older version is started again; without it, it is started where it ran."""
         self.config = config
+        self._only_told = Listed(config.notify, NOTIFY)
         self._pack = pack
         self._found = found
         self._view = view
@@ -212,12 +215,18 @@ class Supervisor:
         """The cheapest rung that is right for these changes, and why."""
         self._changes = tuple(changes)
         live = self._service.live
+        if live is not None and self.config.rung >= Rung.NOTIFY and self._are_only_told(changes):
+            return RungChoice(Rung.NOTIFY, NOTIFY)
         if self._pack is None:
             return RungChoice(Rung.COLD, "no language pack knows this program")
         loaded = live.loaded if live is not None else frozenset()
         facts = RunFacts(live is not None, loaded, self._warm.ready, self._warm.refused,
                          self.config.rung)
         return self._pack.choose(self._view, self._found, changes, facts)
+
+    def _are_only_told(self, changes: Sequence[FileChange]) -> bool:
+        return bool(changes) and all(
+            self._only_told(change.path, is_dir=change.kind == "dir") for change in changes)
 
     def quiet(self) -> AbstractAsyncContextManager[dict[str, Any]]:
         """Inside, no request is begun and no process of the program runs. It always ends, also on
