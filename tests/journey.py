@@ -129,7 +129,7 @@ class Project:
         rows: list[dict[str, Any]] = self.json("history")["generations"]
         return rows
 
-    def ask(self, timeout: float = 5.0) -> str:
+    def ask(self, timeout: float = 20.0) -> str:
         """The answer of the program now."""
         return ask(self.port, timeout=timeout)
 
@@ -272,7 +272,7 @@ def processes() -> Iterator[tuple[int, str, str]]:
             yield int(name), line, env
 
 
-def ask(port: int, path: str = "/", timeout: float = 5.0) -> str:
+def ask(port: int, path: str = "/", timeout: float = 20.0) -> str:
     """One GET on a new connection; the body of a complete 200."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:

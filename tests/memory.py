@@ -21,7 +21,7 @@ from hyperbox_devcontainer.session.session import Session
 from hyperbox_devcontainer.target.memory import MemoryTarget
 from hyperbox_devcontainer.target.memory_agent import MemoryAgent
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class MemoryProject:

@@ -44,7 +44,7 @@ own_python_first = pytest.mark.parametrize(
                for version, path in sorted(_ALL.items())])
 """For long tables: our own Python; the others are for the slow run."""
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 PUBLIC = 8123
 
 

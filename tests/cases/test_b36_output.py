@@ -52,7 +52,7 @@ class Follower:
                 and (event["number"], event["stream"]) == (number, stream)]
 
     def ended(self) -> int:
-        status = self.process.wait(20)
+        status = self.process.wait(60)
         self._thread.join(5)
         assert self.process.stdout is not None
         self.process.stdout.close()
@@ -115,7 +115,7 @@ def test_b36_colours_stay_on_a_terminal(tmp_path: Path) -> None:
             except OSError:  # EIO: the last writer is gone
                 break
         os.close(master)
-        assert shown.wait(20) == 0
+        assert shown.wait(60) == 0
         assert b"\x1b[31mred" in seen
         piped = project.hb("logs")
         assert "red" in piped.stdout

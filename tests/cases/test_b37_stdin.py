@@ -22,7 +22,7 @@ def test_b37_exec_gives_a_real_terminal(tmp_path: Path) -> None:
                                  stderr=slave, start_new_session=True)
         os.close(slave)
         seen = b""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         sent = False
         while time.monotonic() < deadline:
             try:
@@ -32,7 +32,7 @@ def test_b37_exec_gives_a_real_terminal(tmp_path: Path) -> None:
             if b"? " in seen and not sent:
                 os.write(master, b"hello\n")
                 sent = True
-        assert asked.wait(20) == 0
+        assert asked.wait(60) == 0
         os.close(master)
         assert b"True" in seen
         assert b"got hello" in seen
@@ -43,7 +43,7 @@ def test_b37_exec_passes_bytes_and_the_exit_status(tmp_path: Path) -> None:
     with project.up():
         raw = bytes(range(256)) * 500
         done = subprocess.run([*HYPERBOX, "exec", "-i", "--", "cat"], cwd=project.root,
-                              env=project.env, input=raw, capture_output=True, timeout=30)
+                              env=project.env, input=raw, capture_output=True, timeout=60)
         assert done.stdout == raw
         assert project.hb("exec", "--", "sh", "-c", "exit 7").returncode == 7
 

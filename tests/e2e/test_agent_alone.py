@@ -43,7 +43,7 @@ class Alone:
     def end(self) -> int:
         """Ask it to end; gives its exit status."""
         self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(20)
+        status = self.process.wait(60)
         self._reader.join(5)
         for stream in (self.process.stdout, self.process.stderr):
             assert stream is not None

@@ -88,7 +88,7 @@ def test_up_json_gives_every_event_as_one_line(played: Played,
 def test_ctrl_c_and_sigterm_bring_everything_down(played: Played, number: int) -> None:
     with played.up() as up:
         up.send_signal(number)
-        assert up.wait(20) == 0
+        assert up.wait(60) == 0
     assert played.asked()[-1] == {"asked": "stop", "fast": False}
     assert not os.path.exists(session_socket(find_project(str(played.folder)), os.environ))
 
@@ -100,7 +100,7 @@ def test_a_second_ctrl_c_hurries_it(played: Played) -> None:
         played.wait_asked(asked="stop", fast=False)
         assert "Ctrl-C again" in played.wait_said("going down")
         up.send_signal(signal.SIGINT)
-        assert up.wait(20) == 0
+        assert up.wait(60) == 0
     played.wait_asked(asked="stop", fast=True)
 
 
@@ -110,14 +110,14 @@ def test_a_session_that_can_not_even_be_hurried_is_ended_from_outside(played: Pl
         up.send_signal(signal.SIGINT)
         played.wait_asked(asked="stop")
         up.send_signal(signal.SIGINT)
-        assert up.wait(20) == 0
+        assert up.wait(60) == 0
     assert played.asked()[-1]["asked"] == "down"
 
 
 def test_a_lost_terminal_only_detaches(played: Played) -> None:
     with played.up() as up:
         up.send_signal(signal.SIGHUP)
-        assert up.wait(20) == 0
+        assert up.wait(60) == 0
     assert [one["asked"] for one in played.asked()] == ["detach"]
 
 
@@ -130,7 +130,7 @@ def test_nohup_is_respected(played: Played) -> None:
         up.send_signal(signal.SIGHUP)
         assert played.json("status")["projects"][0]["targets"]
         up.terminate()
-        assert up.wait(20) == 0
+        assert up.wait(60) == 0
     assert [one["asked"] for one in played.asked()] == ["stop"]
 
 
@@ -143,7 +143,7 @@ def test_who_reads_up_and_goes_brings_it_down(played: Played) -> None:
         up.stdout.readline()
         up.stdout.close()
         played.emit(event="log", stream="stdout", number=1, text="x")
-        assert up.wait(20) == 0
+        assert up.wait(60) == 0
         assert up.stderr.read() == b""
     assert played.asked()[-1]["asked"] == "stop"
 
@@ -159,7 +159,7 @@ def test_who_reads_up_too_slowly_holds_nothing_up_and_is_told(played: Played) ->
         assert played.run("flush").returncode == 0
         up.send_signal(signal.SIGINT)
         text = up.stdout.read().decode()
-        assert up.wait(20) == 0
+        assert up.wait(60) == 0
     assert "lines not shown" in text
 
 
@@ -190,14 +190,14 @@ def test_ctrl_c_before_the_session_is_open_leaves_nothing(played: Played) -> Non
         played.wait_asked(asked="opening")
         assert played.json("status")["projects"][0]["targets"][0]["state"] == "starting"
         up.send_signal(signal.SIGINT)
-        assert up.wait(20) == 0
+        assert up.wait(60) == 0
     assert [one["asked"] for one in played.asked()][-2:] == ["open cancelled", "down"]
 
 
 def test_a_session_that_dies_ends_up_with_its_reason(played: Played) -> None:
     with played.up() as up:
         played.play(die="the root vanished")
-        assert up.wait(20) == 1
+        assert up.wait(60) == 1
     assert played.said().splitlines()[-2:] == ["hyperbox: the root vanished", "  look at it"]
 
 
@@ -226,7 +226,7 @@ def test_b37_standard_input_at_its_end_stops_and_spins_nothing(played: Played,
         time.sleep(0.3)
         assert cpu_ticks(pid) - ticks <= 10
         os.kill(pid, signal.SIGTERM)
-        shell.wait(20)
+        shell.wait(60)
     assert not [one for one in played.asked() if one["asked"] == "feed"]
 
 

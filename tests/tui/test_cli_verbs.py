@@ -26,7 +26,7 @@ Played = Any
 def test_down_ends_it_through_the_session(played: Played) -> None:
     with played.up() as up:
         assert played.outside("down").stdout.decode() == "○ shop is down\n"
-        assert up.wait(20) == 0
+        assert up.wait(60) == 0
     assert [one["asked"] for one in played.asked()] == ["stop"]
     assert played.outside("down").stdout == b"shop: nothing was up\n"
 
@@ -44,7 +44,7 @@ def test_b12_down_works_on_a_session_that_does_not_answer(played: Played) -> Non
         assert f"process {up.pid}) does not answer" in flush.stderr.decode()
         down = played.outside("down", "--timeout", "1")
         assert down.returncode == 0
-        assert up.wait(20) in (0, -signal.SIGKILL)
+        assert up.wait(60) in (0, -signal.SIGKILL)
 
 
 def test_down_without_a_session_ends_what_a_lost_one_left(played: Played) -> None:
@@ -59,7 +59,7 @@ def test_down_that_stands_still_has_its_limit(played: Played) -> None:
     with played.up() as up:
         played.play(answer={"stop": "stuck"})
         assert played.outside("down", "--timeout", "0.5").returncode == 0
-        assert up.wait(20) == -signal.SIGKILL
+        assert up.wait(60) == -signal.SIGKILL
 
 
 # status
@@ -203,7 +203,7 @@ def test_b36_logs_follow_over_restarts_until_ctrl_c(live: Played) -> None:
         while "from 4" not in out.read_text() and time.monotonic() < deadline:
             time.sleep(0.01)
         logs.send_signal(signal.SIGINT)
-        assert logs.wait(20) == 0
+        assert logs.wait(60) == 0
     said = [line for line in out.read_text().splitlines() if "from" in line]
     assert said == ["from 2", "from 3", "from 4"]
 
@@ -215,7 +215,7 @@ def test_logs_that_follow_end_with_the_session(played: Played) -> None:
         assert logs.stdout is not None
         logs.stdout.readline()
         up.terminate()
-        assert logs.wait(20) == 0
+        assert logs.wait(60) == 0
 
 
 # exec
@@ -256,7 +256,7 @@ def test_a_signal_reaches_the_command_of_exec(live: Played) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         process.terminate()
-        assert process.wait(20) == 9
+        assert process.wait(60) == 9
         assert process.stdout.read() == b"caught\n"
 
 

@@ -33,7 +33,7 @@ def listen(home: Path) -> socket.socket:
     from hyperbox_agent.home import run_folder
 
     listener = socket.socket(socket.AF_UNIX)
-    listener.settimeout(10)
+    listener.settimeout(30)
     listener.bind(os.path.join(run_folder(str(home)), "agent.sock"))
     listener.listen()
     return listener
@@ -41,7 +41,7 @@ def listen(home: Path) -> socket.socket:
 
 def test_it_says_when_no_agent_lives_there(home: Path) -> None:
     with start(home) as process:
-        out, _ = process.communicate(timeout=10)
+        out, _ = process.communicate(timeout=30)
     assert out.decode().strip() == NO_AGENT
     assert process.returncode == 3
 
@@ -64,7 +64,7 @@ def test_it_copies_both_ways_and_passes_both_ends(home: Path) -> None:
         agent.sendall(b"last words")
         agent.close()
         assert process.stdout.read() == b"last words"
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
     listener.close()
 
 

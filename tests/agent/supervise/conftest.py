@@ -98,7 +98,7 @@ class Program:
     def supervisor(self, *, pack: Any = None, found: Detection | None = None, clock: Any = None,
                    **config: Any) -> Supervisor:
         values: dict[str, Any] = {"command": (sys.executable, "app.py"), "port": self.port,
-                                  "grace": 2.0, "drain": 0.5, "start_timeout": 60.0, **config}
+                                  "grace": 10.0, "drain": 0.5, "start_timeout": 60.0, **config}
         app = AppConfig(**values)
         argv = app.command if isinstance(app.command, tuple) else ("/bin/sh", "-c", app.command)
         made = Supervisor(app, pack, found or Detection("none", Command(argv), "a test", 1.0),
@@ -153,7 +153,7 @@ async def ask(port: int, path: str = "/") -> str:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-        data = await asyncio.wait_for(reader.read(), 20)
+        data = await asyncio.wait_for(reader.read(), 60)
     finally:
         writer.close()
         with contextlib.suppress(OSError):

@@ -93,8 +93,7 @@ def agents() -> Iterator[list[Agent]]:
     made: list[Agent] = []
     yield made
     for agent in made:
-        if agent.process.poll() is None:
-            agent.kill()
+        agent.kill()  # and close its pipe, though it may have ended by itself
 
 
 def gone(pid: int) -> bool:
