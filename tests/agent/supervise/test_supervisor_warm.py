@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -97,6 +98,18 @@ async def test_a_spare_that_is_dead_or_stuck_costs_a_cold_start_and_is_said(
     assert await program.ask() == "v2"
     await helpers.until(lambda: not procfs.is_alive(spare, -1)
                         and not os.path.exists(f"/proc/{spare}"))
+
+
+async def test_a_spare_that_is_only_late_is_waited_for(program: Any, helpers: Any) -> None:
+    supervisor = with_pack(program)
+    await warm_up(program, helpers, supervisor)
+    spare = supervisor.status()["warm"]["spare"]
+    os.kill(spare, signal.SIGSTOP)
+    await helpers.until(lambda: getattr(procfs.read_stat(spare), "state", "Z") == "T")
+    asyncio.get_running_loop().call_later(0.5, os.kill, spare, signal.SIGCONT)
+    done = await program.reload(supervisor, 2, Rung.WARM)
+    assert (done.ok, done.rung) == (True, Rung.WARM), done.why
+    assert supervisor.status()["pid"] == spare
 
 
 async def test_a_changed_environment_is_not_served_from_an_old_parent(

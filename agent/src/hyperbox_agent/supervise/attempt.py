@@ -16,8 +16,12 @@ from hyperbox_agent.supervise.starter import Starter
 from hyperbox_agent.supervise.warm import Spare, Warm
 from hyperbox_langpacks.base import Rung
 
-_DEAF = 0.25
-"""Seconds in which a child that was let go must have read what it is to become."""
+_DEAF = 2.0
+"""Seconds in which a child that was let go must have read what it is to become.
+
+They are spent on a child that is stuck, and on no other; where the machine is slow or busy, a child
+that is only late must not be taken for stuck, for the cold start instead of it takes longer still.
+"""
 
 
 @dataclass(slots=True)
