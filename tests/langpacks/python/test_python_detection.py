@@ -239,6 +239,16 @@ def test_the_layout_is_run_as_expected(name: str) -> None:
     assert found.interpreter == layout.argv[0] or layout.argv[0].startswith("/project/.venv/bin/")
 
 
+@pytest.mark.parametrize("given", [{}, {"HOME": ""}])
+def test_without_home_it_is_the_users_own(given: dict[str, str],
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/u")
+    layout = LAYOUTS["poetry's own environment"]
+    found = PACK.detect(MemoryView(layout.files), {"PATH": PATH["PATH"], **given})
+    assert found is not None
+    assert found.command.argv == layout.argv
+
+
 @pytest.mark.parametrize("files", [
     {}, {"index.js": "", "package.json": "{}"}, {"README.md": "# x"},
     {"pyproject.toml": "[project]\nname = 'lib'\n", "src/lib/__init__.py": "x = 1\n"},

@@ -198,7 +198,7 @@ def _conda_folders(environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def _home(environ: Mapping[str, str]) -> str:
-    return environ.get("HOME", "/root")
+    return environ.get("HOME") or os.path.expanduser("~")
 
 
 def _interpreter_in(view: ProjectView, prefix: str) -> str | None:
