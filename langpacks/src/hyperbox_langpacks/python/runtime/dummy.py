@@ -199,6 +199,8 @@ def _http_server() -> None:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
             return
 
+    # Its bind asks for the host's name: the first look-up of a process loads the resolver, 1 ms.
+    socket.getfqdn("127.0.0.1")
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.sendall(REQUEST)

@@ -71,8 +71,9 @@ class Ports:
 
     def announce(self, private: int) -> None:
         """Tell the agent that connections to the private port are taken from now on."""
-        REPORTER.event("listening", port=private, public=self.public)
+        REPORTER.queue("listening", port=private, public=self.public)
         self.on_traffic()
+        REPORTER.flush()
 
     def shared(self) -> int | None:
         """The private port that a further listener beside the first one joins."""
