@@ -15,14 +15,16 @@ import os
 import signal
 import socket
 import struct
-import subprocess
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hyperbox_agent.supervise.holder_escrow import Kept
 from hyperbox_agent.supervise.holder_loop import IN, OUT, Loop, Timer
 from hyperbox_agent.supervise.holder_mend import start_mending
 from hyperbox_agent.supervise.holder_relay import Relay
+
+if TYPE_CHECKING:
+    import subprocess
 
 VERSION = 1
 SOCKET_NAME = "port.sock"

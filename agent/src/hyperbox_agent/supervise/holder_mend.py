@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import hyperbox_agent
+
+if TYPE_CHECKING:
+    import subprocess
 
 _BOOTSTRAP = ("import sys; sys.path.insert(0, sys.argv[1]); "
               "from hyperbox_agent.supervise.mend import mend; mend(sys.argv[2])")
@@ -14,6 +17,9 @@ _BOOTSTRAP = ("import sys; sys.path.insert(0, sys.argv[1]); "
 
 def start_mending(home: str | None) -> subprocess.Popen[bytes]:
     """Start the process that mends ``home``. Raises OSError, also where there is no home."""
+    # Only here: it is large, and most holders never need it.
+    import subprocess
+
     if home is None:
         raise FileNotFoundError("the agent did not say where its home is")
     code = os.path.dirname(os.path.dirname(os.path.abspath(hyperbox_agent.__file__)))
