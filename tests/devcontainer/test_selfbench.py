@@ -31,7 +31,7 @@ def test_it_measures_edits_and_the_price_of_the_port(tmp_path: Path) -> None:
     found = selfbench.measure([sys.executable, "-B", str(reloader)], edits=3, requests=20)
     assert found.edits == 3
     assert 5.0 < found.edit_p50 <= found.edit_p95
-    assert abs(found.relay_kept) < 50.0
+    assert abs(found.relay_kept) < 500.0
     assert found.as_json()["edit_ms"] == {"p50": found.edit_p50, "p95": found.edit_p95}
 
 

@@ -62,7 +62,7 @@ def test_the_program_outlives_its_session_and_the_next_one_takes_it_over(
         project: Project) -> None:
     with project.up() as first, Steady(project.port) as before:
         first.process.kill()
-        first.process.wait(10)
+        first.process.wait(60)
         project.version("v2")
         second = Up(project)
         try:

@@ -41,7 +41,7 @@ MODES = ("in-place", "mirror")
 def running(project: Project) -> Iterator[Up]:
     """``up`` with all of our processes there; afterwards nothing is left at all."""
     with project.up() as up:
-        eventually(lambda: {"worker", "spare", "holder"} <= set(pids(project)), 40)
+        eventually(lambda: {"worker", "spare", "holder"} <= set(pids(project)), 90)
         yield up
     assert not residue(project), residue(project)
     _port_is_free(project)
@@ -98,7 +98,7 @@ def walk(folder: Path, mode: str, part: str, phases: tuple[str, ...]) -> None:
         for phase in phases:
             steps.strike(part, phase)
             # The next one shall find all of them again.
-            eventually(lambda: {"worker", "spare", "holder", "agent"} <= set(pids(project)), 40)
+            eventually(lambda: {"worker", "spare", "holder", "agent"} <= set(pids(project)), 90)
         steady.stop()
         check_answers(steady, project, holders=len(phases) if part == "holder" else 0)
         assert up.process.poll() is None
@@ -165,11 +165,11 @@ def session_walk(folder: Path, mode: str, phases: tuple[str, ...], *more: str) -
                 ours = pids(project)
                 word = steps.save_until(phase)
                 kill(*(ours[part] for part in ("session", *more)))
-                steps.up.process.wait(10)
+                steps.up.process.wait(60)
                 eventually(lambda: "session" not in pids(project))
                 if mode == "mirror":
-                    eventually(lambda: is_whole(project), 10, "the tree stayed mixed")
-                assert project.ask(timeout=10)
+                    eventually(lambda: is_whole(project), 60, "the tree stayed mixed")
+                assert project.ask(timeout=30)
                 if not more:
                     _says_that_no_session_is_there(project)
                 if phase == "idle":
@@ -179,7 +179,7 @@ def session_walk(folder: Path, mode: str, phases: tuple[str, ...], *more: str) -
                 steps.up = later[-1]
                 steps.up.wait_state("live")
                 converged(project, word)
-                eventually(lambda: {"worker", "spare", "holder", "agent"} <= set(pids(project)), 40)
+                eventually(lambda: {"worker", "spare", "holder", "agent"} <= set(pids(project)), 90)
             steady.stop()
             check_answers(steady, project)
         finally:
@@ -221,7 +221,7 @@ def test_down_ends_what_the_killed_ones_left(tmp_path: Path, parts: tuple[str, .
         steps.save_until(phase)
         kill(*(ours[part] for part in parts))
         if "session" in parts:
-            up.process.wait(10)
+            up.process.wait(60)
         down(project)
         assert not leftovers(project), leftovers(project)
         assert not residue(project), residue(project)
@@ -232,7 +232,7 @@ def test_down_ends_what_session_and_agent_left(tmp_path: Path) -> None:
     with running(project) as up:
         ours = pids(project)
         kill(ours["session"], ours["agent"])
-        up.process.wait(10)
+        up.process.wait(60)
         assert project.ask() == "v1"
 
 
@@ -242,7 +242,7 @@ def test_down_ends_a_program_whose_port_somebody_else_took(tmp_path: Path) -> No
     with running(project) as up:
         ours, program = pids(project), int(project.target()["pid"])
         kill(ours["session"], ours["agent"], ours["holder"])
-        up.process.wait(10)
+        up.process.wait(60)
         assert os.path.isdir(f"/proc/{program}")
         with socket.create_server(("127.0.0.1", project.port)):
             down(project)
@@ -290,7 +290,7 @@ def test_the_agent_is_killed_while_the_program_is_frozen(tmp_path: Path,
         kill(*(ours[part] for part in parts))
         eventually(lambda: is_whole(project))
         eventually(lambda: not is_stopped(program))
-        assert project.ask(timeout=20).split()[0] in ("v1", "v2")
+        assert project.ask(timeout=30).split()[0] in ("v1", "v2")
         later = Up(project) if "session" in parts else up
         try:
             converged(project, "v2")

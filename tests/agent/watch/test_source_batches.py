@@ -39,7 +39,7 @@ def write(source: Source, path: str, text: str) -> None:
 
 async def batch(source: Source, *, settled: bool = True) -> Batch:
     while True:
-        got = await asyncio.wait_for(source.next(), 10)
+        got = await asyncio.wait_for(source.next(), 30)
         if got.settled is settled:
             return got
 
@@ -108,7 +108,7 @@ async def test_a_vanished_root_is_said_and_its_return_converges(source) -> None:
     root.rename(root.with_name("away"))
     with pytest.raises(WatchError, match="is gone"):
         while True:
-            await asyncio.wait_for(source.next(), 10)
+            await asyncio.wait_for(source.next(), 30)
     shutil.copytree(root.with_name("away"), root)
     write(source, "a.py", "3\n")
     assert "a.py" in paths(await batch(source))
