@@ -19,7 +19,7 @@ from hyperbox_agent.supervise.process import MARK
 from hyperbox_agent.supervise.procfs import Stat
 
 _KILL_ROUNDS = 50
-_STOP_LIMIT = 0.1
+_STOP_LIMIT = 1.0
 """Seconds to wait for a process to stop; it takes some 20 µs."""
 
 

@@ -313,6 +313,8 @@ def spawn(what: Spawn, ends: Ends, clock: Clock) -> Child:
         raise _not_started(what, error) from error
     ends.close_theirs()
     found = procfs.read_stat(popen.pid)
+    # We wait for it ourselves, by pidfd: Popen must neither wait nor warn when it goes first.
+    popen.returncode = 0
     return Child(popen.pid, found.start if found else 0, clock, popen=popen)
 
 
