@@ -14,6 +14,11 @@ from hyperbox_agent.errors import AgentError
 SOCKET_LIMIT = 107
 """Bytes of a unix socket's path (``sun_path`` is 108 with its NUL, unix(7))."""
 
+NOTED = "run-place"
+"""In a home whose sockets are elsewhere: where."""
+REFUSED = "elsewhere"
+"""In a home's ``run`` where no socket can stand."""
+
 _FOR_NOW = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EMFILE,
                       errno.ENFILE})
 """Why no socket could be made in a folder that could hold one."""
@@ -39,27 +44,73 @@ def private_folder(path: str) -> str:
 
 def run_folder(home: str) -> str:
     """Where the sockets of ``home`` are: in it, or elsewhere where that path is too long or its
-    filesystem has no sockets (FAT, some network and FUSE ones).
+    filesystem has no sockets (FAT, some network and FUSE ones). Made where it is not there.
 
     The other place is under ``$XDG_RUNTIME_DIR`` or ``/tmp``, private, and named by a hash of the
-    home, so that everyone who knows the home finds it.
+    home. It is noted in the home: who comes later may have another environment (cron has no
+    ``$XDG_RUNTIME_DIR``).
     """
     inside = os.path.join(home, "run")
-    if len(os.fsencode(inside)) + 24 <= SOCKET_LIMIT and _takes_sockets(private_folder(inside)):
+    if _fits(inside) and _takes_sockets(private_folder(inside)):
         return inside
+    noted = _noted(home)
+    if noted is not None:
+        with contextlib.suppress(AgentError):  # its runtime folder went with the last boot
+            return private_folder(noted)
+    place = _place_elsewhere(home)
+    private_folder(os.path.dirname(place))
+    private_folder(place)
+    _note(home, place)
+    return _noted(home) or place
+
+
+def find_run_folder(home: str) -> str | None:
+    """Where the sockets of ``home`` are, for who only asks: nothing is made. None: nowhere yet."""
+    inside = os.path.join(home, "run")
+    refused = os.path.lexists(os.path.join(inside, REFUSED))
+    places = [inside] if _fits(inside) and not refused else [_noted(home), _place_elsewhere(home)]
+    return next((place for place in places if place is not None and os.path.isdir(place)), None)
+
+
+def _fits(folder: str) -> bool:
+    return len(os.fsencode(folder)) + 24 <= SOCKET_LIMIT
+
+
+def _place_elsewhere(home: str) -> str:
     owner = f"hyperbox-{os.geteuid()}"
     name = hashlib.sha256(os.fsencode(os.path.realpath(home))).hexdigest()[:16]
     base = os.environ.get("XDG_RUNTIME_DIR", "")
-    if not base or len(os.fsencode(os.path.join(base, owner, name))) + 24 > SOCKET_LIMIT:
-        base = "/tmp"  # noqa: S108 -- made private below
-    return private_folder(os.path.join(private_folder(os.path.join(base, owner)), name))
+    if not base or not _fits(os.path.join(base, owner, name)):
+        base = "/tmp"  # noqa: S108 -- made private by who uses it
+    return os.path.join(base, owner, name)
+
+
+def _note(home: str, place: str) -> None:
+    """Best effort: where it fails, everyone with the same environment comes to the same place."""
+    path = os.path.join(home, NOTED)
+    with contextlib.suppress(OSError, AgentError):
+        private_folder(home)
+        fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(os.fsencode(f"{os.path.realpath(home)}\0{place}"))
+        os.replace(path + ".new", path)
+
+
+def _noted(home: str) -> str | None:
+    """The place that was noted for this very home, not for one that it is a copy of."""
+    try:
+        with open(os.path.join(home, NOTED), "rb") as file:
+            of, _, place = os.fsdecode(file.read()).partition("\0")
+    except OSError:
+        return None
+    return place if os.path.isabs(place) and of == os.path.realpath(home) else None
 
 
 def _takes_sockets(folder: str) -> bool:
     """Whether a socket can stand in ``folder``; tried once, since all must come to one answer."""
     if os.path.lexists(os.path.join(folder, "agent.lock")):
         return True
-    refused = os.path.join(folder, "elsewhere")
+    refused = os.path.join(folder, REFUSED)
     if os.path.lexists(refused):
         return False
     tried = os.path.join(folder, f"try-{os.getpid()}")

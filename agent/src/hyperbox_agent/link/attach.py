@@ -12,8 +12,7 @@ import selectors
 import socket
 import sys
 
-from hyperbox_agent.errors import AgentError
-from hyperbox_agent.home import run_folder
+from hyperbox_agent.home import find_run_folder
 
 NO_AGENT = "hyperbox: no agent lives here"
 """Said on standard output instead of a hello."""
@@ -24,9 +23,8 @@ CHUNK = 256 * 1024
 def attach(home: str) -> int:
     """Copy until either side ends; gives the exit status, 3 where no agent lives."""
     try:
-        path = os.path.join(run_folder(home), "agent.sock")
-        sock = _connect(path)
-    except (OSError, AgentError):
+        sock = _connect(os.path.join(find_run_folder(home) or home, "agent.sock"))
+    except OSError:
         sys.stdout.write(f"{NO_AGENT}\n")
         sys.stdout.flush()
         return 3

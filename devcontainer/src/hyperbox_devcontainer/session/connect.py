@@ -13,7 +13,7 @@ from typing import Protocol
 
 from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.errors import AgentError, LinkTimeoutError
-from hyperbox_agent.home import run_folder
+from hyperbox_agent.home import find_run_folder
 from hyperbox_agent.link.connection import Link
 from hyperbox_devcontainer.session.options import SessionOptions
 from hyperbox_devcontainer.target.landing import (
@@ -116,10 +116,13 @@ async def reach_hard(connector: Connector) -> Link | None:
 
 def kill_agent(home: str) -> None:
     """End the agent of this home on this machine, if there is one. Blocking."""
+    run = find_run_folder(home)
+    if run is None:
+        return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as ours:
         ours.settimeout(GONE)
         try:
-            ours.connect(f"{run_folder(home)}/agent.sock")
+            ours.connect(f"{run}/agent.sock")
             # Of a listening socket it is who began to listen; that needs no answer from it.
             raw = ours.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
             pid = int.from_bytes(raw[:4], sys.byteorder)

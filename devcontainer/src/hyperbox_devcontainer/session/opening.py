@@ -12,6 +12,7 @@ from hyperbox_agent.clock import SystemClock
 from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.core.ignore import IgnoreOptions
 from hyperbox_agent.errors import AgentError, LinkLostError, LinkTimeoutError
+from hyperbox_agent.home import find_run_folder
 from hyperbox_agent.watch.choose import choose_watcher
 from hyperbox_agent.watch.gitlock import GitLock
 from hyperbox_agent.watch.source import Source
@@ -143,10 +144,8 @@ def down(project: Project, *, timeout: float) -> bool:
 
 def _may_live(home: str) -> bool:
     """Whether a socket of ours stands in ``home``: an agent's or a port holder's."""
-    from hyperbox_agent.home import run_folder
-
-    return os.path.isdir(home) and bool(glob.glob(os.path.join(
-        glob.escape(run_folder(home)), "*.sock")))
+    run = find_run_folder(home)
+    return run is not None and bool(glob.glob(os.path.join(glob.escape(run), "*.sock")))
 
 
 async def _down_all(project: Project, homes: list[str], timeout: float) -> bool:

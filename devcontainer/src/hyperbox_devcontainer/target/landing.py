@@ -18,7 +18,7 @@ from hyperbox_agent.errors import (
     ProtocolError,
     VersionError,
 )
-from hyperbox_agent.home import run_folder
+from hyperbox_agent.home import find_run_folder
 from hyperbox_agent.link.attach import NO_AGENT
 from hyperbox_agent.link.connection import Link
 from hyperbox_agent.link.stream import ByteStream
@@ -144,8 +144,11 @@ async def attach_agent(target: Target, home: str, *, clock: Clock, timeout: floa
     answer, TargetError.
     """
     if isinstance(target, SocketTarget):
+        run = find_run_folder(home)
+        if run is None:
+            return None
         try:
-            stream = await target.open_socket(f"{run_folder(home)}/agent.sock", timeout=timeout)
+            stream = await target.open_socket(f"{run}/agent.sock", timeout=timeout)
         except TargetTimeoutError:
             raise  # somebody listens, but does not accept: that is not nobody
         except TargetError:

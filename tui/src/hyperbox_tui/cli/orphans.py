@@ -38,8 +38,9 @@ def _target(home: str) -> dict[str, Any]:
 
 
 def _agent_lives(home: str) -> bool:
-    from hyperbox_agent.home import run_folder
-    return listens(os.path.join(run_folder(home), AGENT_SOCKET))
+    from hyperbox_agent.home import find_run_folder
+    run = find_run_folder(home)
+    return run is not None and listens(os.path.join(run, AGENT_SOCKET))
 
 
 def listens(path: str) -> bool:
