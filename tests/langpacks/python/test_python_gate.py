@@ -100,7 +100,9 @@ def test_data_is_checked_only_where_the_program_reads_it(worker: WorkerEnd) -> N
     made.write("conf.json", "{}")
     assert made.run(sys.executable, "app.py")[0] == 0
     (error,) = gate(worker, conf__json='{\n  "a": 1,\n}', fixture__json="{broken")
-    assert (error["path"], error["line"], error["column"]) == ("conf.json", 3, 1)
+    assert error["path"] == "conf.json"
+    # Python 3.13 names the comma, the others what stands behind it.
+    assert (error["line"], error["column"]) in {(3, 1), (2, 9)}
     assert gate(worker, conf__json='\ufeff{"a": 1}'.encode()) == []
 
 
