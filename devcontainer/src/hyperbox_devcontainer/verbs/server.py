@@ -110,8 +110,8 @@ class VerbServer:
         self._clients.add(task)
         try:
             await _Connection(self, reader, writer).serve()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client left; there is nobody to tell
+        except (OSError, asyncio.IncompleteReadError):  # TimeoutError is one of them
+            pass  # the client left or says nothing; there is nobody to tell
         except asyncio.CancelledError:
             pass  # close() ends us; asyncio would report a cancelled client as a fault
         finally:
