@@ -30,7 +30,7 @@ test *ARGS:
     for arg do
         shift
         case $arg in
-            --strict) set -- "$@" --strict-needs --all ;;
+            --strict) set -- "$@" --strict-needs ;;
             *) set -- "$@" "$arg" ;;
         esac
     done
