@@ -276,6 +276,7 @@ def test_a_killed_program_comes_back_as_the_last_good_generation(tmp_path: Path)
         assert project.ask() == "v3"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [("agent",), ("session", "agent")], ids="+".join)
 def test_the_agent_is_killed_while_the_program_is_frozen(tmp_path: Path,
                                                          parts: tuple[str, ...]) -> None:

@@ -290,3 +290,16 @@ async def test_a_broken_edit_that_is_undone_is_no_error_any_more(bench: Bench) -
         await asyncio.sleep(0)
     assert await bench.flushed() is None
     assert len(bench.agent.requests) == 1
+
+
+async def test_a_first_start_never_waits_for_a_batch_that_came_to_nothing(bench: Bench) -> None:
+    bench.pipeline.start(())
+    assert await bench.started() == 1
+    bench.source.save(change("own.log", "1"), settled=False)
+    # The program's own writes: they are taken back before the superseded start is made again.
+    bench.source.dirty.clear()
+    assert await bench.started() == 2
+    assert bench.agent.requests[-1][1:] == ((), True, True)
+    bench.agent.decide(2, Verdict.COMMITTED)
+    await bench.flushed()
+    assert bench.ears.ends[-1] == (2, Verdict.COMMITTED)

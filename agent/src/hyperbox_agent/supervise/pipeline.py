@@ -275,10 +275,13 @@ class Pipeline:
             return
         now = self._clock.now()
         number = self._next_number
+        # Nothing answers yet that a first start could be worse than; what is saved during it may
+        # come to nothing (the program's own writes), and then no event would ever settle it.
+        settled = batch.settled or first
         task = asyncio.ensure_future(agent.generation(
-            number, batch.changes, settled=batch.settled, first=first))
+            number, batch.changes, settled=settled, first=first))
         self._flight = Flight(number, batch, first, now, task,
-                              settled_at=now if batch.settled else None, agent=agent)
+                              settled_at=now if settled else None, agent=agent)
         self._listener.began(number, batch)
 
     def _land(self, flight: Flight) -> None:
