@@ -17,13 +17,10 @@ from hyperbox_agent.core.generation import Failure, Outcome, Verdict
 from hyperbox_agent.core.room import Shortage
 from hyperbox_agent.errors import AgentError, NoSpaceError
 from hyperbox_agent.supervise.supervisor import Supervisor
+from hyperbox_agent.watch.source import OWN
 from hyperbox_langpacks.base import FileChange, Rung, RungChoice
 
 T = TypeVar("T")
-
-OWN_WRITE = 1.0
-"""Seconds within which a change of a path that the program opened for writing is its own."""
-
 
 class Permit:
     """Whether a generation may go live: decided by the side that sees the events.
@@ -223,7 +220,7 @@ class Transaction:
         """
         if not self._stage.shares_tree:
             return False
-        since = self._clock.now() - OWN_WRITE
+        since = self._clock.now() - OWN
         return (not work.first and bool(work.changes)
                 and all(self._supervisor.wrote(change.path, since) for change in work.changes))
 

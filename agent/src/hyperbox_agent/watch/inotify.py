@@ -93,11 +93,7 @@ class InotifyWatcher:
     def start(self, dirs: Iterable[str]) -> None:
         """See ``base.Watcher``."""
         self._loop = asyncio.get_running_loop()
-        try:
-            self._guard.accept()
-        except OSError as error:
-            raise WatchError(f"the project folder is gone: {self._root}",
-                             file=self._root) from error
+        self._guard.require()
         self._open()
         for folder in dirs:
             self._watch(folder)

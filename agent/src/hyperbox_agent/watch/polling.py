@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 
-from hyperbox_agent.errors import WatchError
 from hyperbox_agent.watch.base import Hint, Problem, Sink, What
 from hyperbox_agent.watch.rootguard import Root, RootGuard
 from hyperbox_agent.watch.scan import lasting
@@ -113,11 +112,7 @@ class PollingWatcher:
 
     def start(self, dirs: Iterable[str]) -> None:
         """See ``base.Watcher``."""
-        try:
-            self._guard.accept()
-        except OSError as error:
-            raise WatchError(f"the project folder is gone: {self._root}",
-                             file=self._root) from error
+        self._guard.require()
         for folder in dirs:
             self._poller.add(folder)
         self._schedule()

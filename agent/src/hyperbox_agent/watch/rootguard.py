@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from enum import Enum
 
+from hyperbox_agent.errors import WatchError
+
 
 class Root(Enum):
     """What stands where the root was."""
@@ -28,6 +30,14 @@ class RootGuard:
     def accept(self) -> None:
         """Take what is there as the root from now on. Raises OSError when nothing is."""
         self._identity = self._look()
+
+    def require(self) -> None:
+        """``accept`` for a start. Raises WatchError when nothing is there."""
+        try:
+            self.accept()
+        except OSError as error:
+            raise WatchError(f"the project folder is gone: {self._root}",
+                             file=self._root) from error
 
     def state(self, *, watch_lost: bool = False) -> Root:
         """``watch_lost``: the kernel ended its watch, so the same number is another folder: file

@@ -78,11 +78,7 @@ class WatchfilesWatcher:
     def start(self, dirs: Iterable[str]) -> None:
         """See ``base.Watcher``."""
         self._loop = asyncio.get_running_loop()
-        try:
-            self._guard.accept()
-        except OSError as error:
-            raise WatchError(f"the project folder is gone: {self._root}",
-                             file=self._root) from error
+        self._guard.require()
         for folder in dirs:
             self._poller.add(folder)
             self._inodes[folder] = self._inode(folder)
