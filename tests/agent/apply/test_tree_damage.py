@@ -282,13 +282,26 @@ def test_a_tree_of_another_session_gets_everything_anew(tree: Tree) -> None:
         assert again.foreign() == ("other.txt",)
 
 
-@pytest.mark.parametrize("how", ["removed", "emptied", "replaced"])
+def make_again(root: str) -> None:
+    """Another folder at ``root``, with the same inode number where the filesystem gives it."""
+    number = os.stat(root).st_ino
+    for _ in range(50):
+        shutil.rmtree(root)
+        os.mkdir(root)
+        if os.stat(root).st_ino == number:
+            return
+
+
+@pytest.mark.parametrize("how", ["removed", "emptied", "replaced", "made again"])
 def test_a_tree_that_was_recreated_is_recognised(tree: Tree, how: str) -> None:
     tree.close()
     aside = tree.root + ".aside"
     if how == "replaced":
         os.rename(tree.root, aside)
         os.mkdir(tree.root)
+        Path(tree.root, "other.txt").write_bytes(b"theirs")
+    elif how == "made again":
+        make_again(tree.root)
         Path(tree.root, "other.txt").write_bytes(b"theirs")
     else:
         shutil.rmtree(tree.root)
@@ -299,7 +312,7 @@ def test_a_tree_that_was_recreated_is_recognised(tree: Tree, how: str) -> None:
         assert (recovered.state, recovered.number) == (TreeState.RECREATED, 0)
         again.commit(bring(again, 2, FILES))
         expected = dict(whole(FILES))
-        if how == "replaced":
+        if how in ("replaced", "made again"):
             expected["other.txt"] = b"theirs"
         assert same_tree(look(again.root), expected)
 

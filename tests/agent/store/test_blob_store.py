@@ -21,7 +21,9 @@ def store(tmp_path: Path) -> BlobStore:
 
 def damage(store: BlobStore, digest: bytes) -> None:
     with open(store.path(digest), "r+b") as file:
-        file.write(b"X")
+        first = file.read(1)[0]
+        file.seek(0)
+        file.write(bytes([first ^ 0xFF]))
 
 
 def files_in(folder: str) -> list[str]:

@@ -40,6 +40,20 @@ class Marker:
     session: str
     device: int
     inode: int
+    born: int
+    """When the root was made, as ``store.born.birth`` says: a new folder may get the number of one
+    that was removed a moment ago (ext4 does that at once)."""
+
+    @classmethod
+    def of(cls, session: str, facts: os.stat_result, born: int) -> Marker:
+        """The marker of the root with ``facts``, filled for ``session``."""
+        return cls(session, facts.st_dev, facts.st_ino, born)
+
+    def names(self, facts: os.stat_result, born: int) -> bool:
+        """Whether the root with ``facts`` is the one that was filled."""
+        if (self.device, self.inode) != (facts.st_dev, facts.st_ino):
+            return False
+        return not self.born or not born or self.born == born
 
     @classmethod
     def load(cls, home: str) -> Marker | None:
@@ -47,7 +61,8 @@ class Marker:
         try:
             with open(os.path.join(home, "marker"), encoding="utf-8") as file:
                 data = json.load(file)
-            return cls(str(data["session"]), int(data["device"]), int(data["inode"]))
+            return cls(str(data["session"]), int(data["device"]), int(data["inode"]),
+                       int(data.get("born", 0)))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -55,7 +70,8 @@ class Marker:
         """Write it in one step. Raises OSError."""
         path = os.path.join(home, "marker")
         with open(path + ".new", "w", encoding="utf-8") as file:
-            json.dump({"session": self.session, "device": self.device, "inode": self.inode}, file)
+            json.dump({"session": self.session, "device": self.device, "inode": self.inode,
+                       "born": self.born}, file)
         ops.rename(path + ".new", path)
 
 

@@ -28,6 +28,7 @@ from hyperbox_agent.core.plan import diff, order, validate
 from hyperbox_agent.errors import ApplyError, MissingBlobsError, StoreError
 from hyperbox_agent.store import pruning
 from hyperbox_agent.store.blobs import BlobStore
+from hyperbox_agent.store.born import birth
 from hyperbox_agent.store.collector import collector_paused
 from hyperbox_agent.store.history import History
 from hyperbox_agent.store.ops import Ops, remove_tree
@@ -113,7 +114,7 @@ class Tree:
         marker = self._marker
         if marker is None:
             return TreeState.RECREATED if self._history.number else TreeState.NEW
-        if marker.session != self.session or not self._is_ours(os.stat(self.root)):
+        if marker.session != self.session or not self._is_ours(self.root):
             return TreeState.RECREATED
         if self._history.manifest and not os.listdir(self.root):
             return TreeState.RECREATED
@@ -365,7 +366,7 @@ class Tree:
         self._contents.forget()
         try:
             self._history.load()
-            if self._batches.journal.is_open() and not self._is_ours(os.stat(self.root)):
+            if self._batches.journal.is_open() and not self._is_ours(self.root):
                 raise StoreError("the tree was replaced inside a batch", file=self.root)
             return self._batches.recover()
         except StoreError:
@@ -396,22 +397,21 @@ class Tree:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ApplyError(f"the tree {self.root} is gone: {error.strerror}",
                              file=self.root) from error
-        if not self._is_ours(os.fstat(folders.root)):
+        if not self._is_ours(folders.root):
             folders.close()
             raise ApplyError(f"the tree {self.root} was replaced by another one", file=self.root)
         return folders
 
-    def _is_ours(self, facts: os.stat_result) -> bool:
+    def _is_ours(self, root: str | int) -> bool:
         """Whether that root is the one that was filled; any is, as long as none was."""
         marker = self._marker
-        return marker is None or (marker.device, marker.inode) == (facts.st_dev, facts.st_ino)
+        return marker is None or marker.names(os.stat(root), birth(root))
 
     def _mark(self) -> None:
         """Whose tree it is; ahead of the first batch, since after it nothing may fail any more."""
         if self._marker is None:
             try:
-                facts = os.stat(self.root)
-                marker = Marker(self.session, facts.st_dev, facts.st_ino)
+                marker = Marker.of(self.session, os.stat(self.root), birth(self.root))
                 marker.save(self.home, self._ops)
             except OSError as error:
                 raise typed(error, self.home, "marking the tree") from error

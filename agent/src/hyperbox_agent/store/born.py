@@ -1,0 +1,46 @@
+"""When a file or folder was made, which ``os.stat`` does not say on Linux."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+import sys
+from collections.abc import Callable
+from functools import cache
+
+_AT_FDCWD = -100
+_AT_EMPTY_PATH = 0x1000
+_STATX_BTIME = 0x800
+_SIZE = 256
+_MASK = struct.Struct("@I")
+_BTIME = struct.Struct("@qI")
+_BTIME_AT = 80
+"""Offset of ``stx_btime`` in ``struct statx`` (linux/stat.h), the same on all architectures."""
+
+
+def birth(path: str | int) -> int:
+    """When ``path``, or the open descriptor, came to be, in ns since the epoch; 0: not known here.
+
+    Not known is no error: neither every kernel and C library nor every filesystem keeps it.
+    """
+    call = _statx()
+    if call is None:
+        return 0
+    answer = ctypes.create_string_buffer(_SIZE)
+    if isinstance(path, int):
+        failed = call(path, b"", _AT_EMPTY_PATH, _STATX_BTIME, answer)
+    else:
+        failed = call(_AT_FDCWD, os.fsencode(path), 0, _STATX_BTIME, answer)
+    if failed or not _MASK.unpack_from(answer)[0] & _STATX_BTIME:
+        return 0
+    seconds, rest = _BTIME.unpack_from(answer, _BTIME_AT)
+    return int(seconds) * 1_000_000_000 + int(rest)
+
+
+@cache
+def _statx() -> Callable[..., int] | None:
+    """glibc has it since 2.28, musl since 1.2.5."""
+    if not sys.platform.startswith("linux"):
+        return None
+    return getattr(ctypes.CDLL(None, use_errno=True), "statx", None)
