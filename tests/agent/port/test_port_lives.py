@@ -212,16 +212,29 @@ async def test_a_killed_holder_is_replaced_with_the_same_socket(run_dir, tools) 
         os.close(writing)
 
 
-async def test_a_holder_that_dies_again_and_again_is_an_error(port) -> None:
-    for _ in range(5):
+async def test_a_holder_that_dies_again_and_again_is_replaced_all_the_same(port, tools) -> None:
+    await port.switch(1, (await tools.backend("a")).address)
+    for _ in range(8):
         await port.stats()
         os.kill(port.holder_pid, signal.SIGKILL)
-    with pytest.raises(PortError, match="ended 6 times"):
-        for _ in range(5):
-            await port.stats()
-            os.kill(port.holder_pid, signal.SIGKILL)
-            await asyncio.sleep(0.01)
-    port._failure = None
+    assert (await tools.ask(await tools.connect(port))).startswith(b"a")
+
+
+async def test_a_holder_that_can_not_live_is_an_error_until_it_can(
+        port, tools, monkeypatch) -> None:
+    address = (await tools.backend("a")).address
+    await port.switch(1, address)
+    port._timeout = 0.3
+    with monkeypatch.context() as patch:
+        patch.setattr(port_process, "_BOOTSTRAP", "")
+        os.kill(port.holder_pid, signal.SIGKILL)
+        with pytest.raises(PortError):
+            await port.switch(2, ("127.0.0.1", 1))
+        await port.release()
+        await port.forget(1)
+    port._timeout = 30.0
+    assert (await tools.ask(await tools.connect(port))).startswith(b"a")
+    assert (await port.stats()).live == 1
 
 
 async def test_the_terminal_cannot_end_the_holder(port, tools) -> None:

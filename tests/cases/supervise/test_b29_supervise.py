@@ -80,4 +80,4 @@ async def test_sigterm_comes_first_and_the_wait_is_the_users(
     await program.reload(supervisor, 1)
     await supervisor.stop()
     assert note.read_text() == "term end "
-    assert os.listdir(program.home / "run") == ["holder.log"]
+    assert os.listdir(program.home / "run") == []

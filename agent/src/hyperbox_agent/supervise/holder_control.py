@@ -18,7 +18,7 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from hyperbox_agent.supervise.holder_escrow import Kept
+from hyperbox_agent.supervise.holder_escrow import ORPHAN_LOG, Kept
 from hyperbox_agent.supervise.holder_loop import IN, OUT, Loop, Timer
 from hyperbox_agent.supervise.holder_mend import start_mending
 from hyperbox_agent.supervise.holder_relay import Relay
@@ -189,7 +189,7 @@ class Control:
         if self._relay.holding is None or not self._mend():
             self._relay.release()
         for kept in self._kept.values():
-            kept.drain(self._loop, os.path.join(self._run_dir, f"orphan-{kept.number}.log"))
+            kept.drain(self._loop, os.path.join(self._run_dir, f"{ORPHAN_LOG}{kept.number}.log"))
         self._orphaned_at = self._alive_at = self._loop.now
         self._timers = [self._loop.later(self._keep_for, self._end_all)]
         self._look_after()

@@ -18,6 +18,8 @@ from hyperbox_agent.supervise.holder_loop import IN, Loop
 
 LOG_LIMIT = 4 * 1024 * 1024
 """A log of an orphan grows to this size twice: the file and the one before it (``.1``)."""
+ORPHAN_LOG = "orphan-"
+"""What the names of these files begin with."""
 _READ = 64 * 1024
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.errors import PortError
-from hyperbox_agent.supervise.holder_control import BUSY, SOCKET_NAME, VERSION
+from hyperbox_agent.supervise.holder_control import BUSY, VERSION
 from hyperbox_agent.supervise.holder_escrow import start_time
 from hyperbox_agent.supervise.peers import PEERS_NAME
 from hyperbox_agent.supervise.port_listen import listen
@@ -24,11 +24,15 @@ from hyperbox_agent.supervise.port_process import (
     HolderProcess,
     reach_holder,
     start_holder,
+    sweep,
 )
 
 DAY = 86400.0
 _RESTARTS = 5
 _RESTARTS_WITHIN = 10.0
+_PAUSE = 1.0
+"""After so many deaths (s) within such a time (s), how long (s) before each further holder: one
+that can't live must not cost a processor, and one that can must not be given up for ever."""
 _STEP = 0.005
 _NOTICE = 0.5
 """How long (s) a holder may take to notice that its agent was killed."""
@@ -99,10 +103,11 @@ class Stats:
 
 
 class Port:
-    """One project port. Made by ``open``; every call may raise PortError.
+    """One project port. Made by ``open``; calls may raise PortError, but not those that take
+    something back.
 
-    A holder that dies is replaced at once with the same listening socket; calls that were under way
-    are asked again.
+    A holder that dies is replaced with the same listening socket, at once or, where it dies again
+    and again, after a pause; calls wait for it and are asked again.
     """
 
     def __init__(self, run_dir: str, clock: Clock, settings: dict[str, Any],
@@ -145,7 +150,7 @@ class Port:
             await asyncio.wait_for(handle._open(host, port), timeout)
         except asyncio.TimeoutError as error:
             await handle._abandon()
-            raise PortError(f"the port holder did not answer within {timeout:g} s") from error
+            raise handle._silent() from error
         except BaseException:
             await handle._abandon()
             raise
@@ -165,9 +170,19 @@ class Port:
         return os.path.join(self._run_dir, PEERS_NAME)
 
     async def switch(self, number: int, backend: tuple[str, int] | None) -> None:
-        """New messages go to ``backend`` from now on; None: they wait."""
+        """New messages go to ``backend`` from now on; None: they wait. Where it raises, they go
+        where they went before."""
+        before = self._number, self._backend
         self._number, self._backend = number, backend
-        await self._ask("switch", {"number": number, "backend": backend})
+        body = {"number": number, "backend": backend}
+        if backend is None:
+            await self._take_back("switch", body)
+            return
+        try:
+            await self._ask("switch", body)
+        except PortError:
+            self._number, self._backend = before
+            raise
 
     async def drain(self, number: int, seconds: float) -> Drained:
         """Wait until ``number`` has no message in flight; after ``seconds`` cut what is left."""
@@ -187,7 +202,7 @@ class Port:
     async def release(self) -> None:
         """Let messages begin again."""
         self._holding = False
-        await self._ask("release", {})
+        await self._take_back("release", {})
 
     async def keep(self, number: int, pid: int, fds: Sequence[int], info: dict[str, Any]) -> None:
         """Leave copies of an instance's descriptors, and ``info`` (JSON), for a later agent."""
@@ -201,7 +216,7 @@ class Port:
         kept = self._escrow.pop(number, None)
         if kept is not None:
             close_all(kept[1])
-            await self._ask("forget", {"number": number})
+            await self._take_back("forget", {"number": number})
 
     async def stats(self) -> Stats:
         """Figures by number and of the port as a whole."""
@@ -215,9 +230,7 @@ class Port:
         if self._closing:
             return
         self._closing = True
-        if self._reviving is not None:
-            self._reviving.cancel()
-            await asyncio.wait([self._reviving])
+        await self._revive_no_more()
         channel = self._channel
         if channel is not None:
             try:
@@ -226,9 +239,7 @@ class Port:
                 pass  # dead already, or stuck: ended below
         await self._end_process()
         self._drop_all()
-        for name in (SOCKET_NAME, PEERS_NAME):  # a holder that was killed left them
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(self._run_dir, name))
+        sweep(self._run_dir)
 
     # -- opening ------------------------------------------------------------------------------
 
@@ -327,34 +338,59 @@ class Port:
         for number, (pid, fds, info) in self._escrow.items():
             await channel.ask("keep", {"number": number, "pid": pid, "info": info}, fds)
         await channel.ask("listen", {}, [sock.fileno() for sock in self._listeners])
+        self._failure = None
         self._ready.set()
 
     # -- the holder's death -------------------------------------------------------------------
 
     def _lost(self) -> None:
         self._ready.clear()
-        if self._closing or self._process is None:
-            return
+        if not self._closing and self._process is not None:
+            self._reviving = asyncio.ensure_future(self._revive(self._pause()))
+
+    def _pause(self) -> float:
         now = self._clock.now()
         self._deaths = [at for at in self._deaths if now - at < _RESTARTS_WITHIN] + [now]
-        if len(self._deaths) > _RESTARTS:
-            self._failure = PortError(
-                f"the port holder ended {len(self._deaths)} times within {_RESTARTS_WITHIN:g} s",
-                file=os.path.join(self._run_dir, LOG_NAME),
-            )
-            self._ready.set()
-            return
-        self._reviving = asyncio.ensure_future(self._revive())
+        if len(self._deaths) <= _RESTARTS:
+            return 0.0
+        self._failure = PortError(
+            f"the port holder ended {len(self._deaths)} times within {_RESTARTS_WITHIN:g} s",
+            file=os.path.join(self._run_dir, LOG_NAME))
+        return _PAUSE
 
-    async def _revive(self) -> None:
+    async def _revive(self, pause: float) -> None:
         await self._end_process()
-        try:
-            await self._start()
-        except HolderLostError:
-            pass  # _lost was called again, and counts
-        except PortError as error:
-            self._failure = error
-            self._ready.set()
+        while True:
+            if pause:
+                await self._clock.sleep(pause)
+            try:
+                await self._start()
+            except HolderLostError:
+                return  # _lost was called again, and counts
+            except PortError as error:
+                self._failure, pause = error, _PAUSE
+            else:
+                return
+
+    async def _revive_no_more(self) -> None:
+        if self._reviving is not None:
+            self._reviving.cancel()
+            await asyncio.wait([self._reviving])
+
+    def _silent(self) -> PortError:
+        """What is wrong where no holder answers."""
+        return self._failure or PortError(
+            f"the port holder did not answer within {self._timeout:g} s")
+
+    async def _answering(self) -> HolderChannel:
+        """The channel of a living holder. Raises PortError where none comes within the timeout."""
+        if not self._ready.is_set():
+            try:
+                await asyncio.wait_for(self._ready.wait(), self._timeout)
+            except asyncio.TimeoutError as error:
+                raise self._silent() from error
+        assert self._channel is not None
+        return self._channel
 
     async def _ask(self, op: str, body: dict[str, Any], fds: Sequence[int] = (), *,
                    takes: float = 0.0) -> tuple[dict[str, Any], list[int]]:
@@ -365,20 +401,22 @@ class Port:
         while True:
             if self._closing:
                 raise PortError("the port is closed")
-            await self._ready.wait()
-            if self._failure is not None:
-                raise self._failure
-            assert self._channel is not None
+            channel = await self._answering()
             assert self._process is not None
             pid = self._process.pid
             try:
-                return await asyncio.wait_for(self._channel.ask(op, body, fds),
-                                              takes + self._timeout)
+                return await asyncio.wait_for(channel.ask(op, body, fds), takes + self._timeout)
             except HolderLostError:
                 self._ready.clear()
             except asyncio.TimeoutError:
                 self._ready.clear()
                 os.kill(pid, signal.SIGKILL)
+
+    async def _take_back(self, op: str, body: dict[str, Any]) -> None:
+        """Ask for what every further holder does by itself, since it is told no other: where there
+        is none now, it is as good as done."""
+        with contextlib.suppress(PortError):
+            await self._ask(op, body)
 
     async def _end_process(self) -> None:
         """Wait for the holder's end, and bring it about where it does not come."""
@@ -395,6 +433,7 @@ class Port:
     async def _abandon(self) -> None:
         """Opening failed: leave nothing of what this handle made."""
         self._closing = True
+        await self._revive_no_more()
         started = self._process is not None and self._process.child is not None
         if self._channel is not None:
             self._channel.close()

@@ -16,7 +16,8 @@ from typing import Any
 import hyperbox_agent
 from hyperbox_agent.errors import PortError
 from hyperbox_agent.supervise.holder_control import FDS_LIMIT, SOCKET_NAME
-from hyperbox_agent.supervise.holder_escrow import start_time
+from hyperbox_agent.supervise.holder_escrow import ORPHAN_LOG, start_time
+from hyperbox_agent.supervise.peers import PEERS_NAME
 
 _BOOTSTRAP = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
@@ -87,6 +88,15 @@ def reach_holder(run_dir: str) -> socket.socket | None:
         sock.close()
         return None
     return sock
+
+
+def sweep(run_dir: str) -> None:
+    """Remove what holders that were killed have left, and a log that says nothing."""
+    for name in os.listdir(run_dir):
+        path = os.path.join(run_dir, name)
+        if name in (SOCKET_NAME, PEERS_NAME) or name.startswith(ORPHAN_LOG) or (
+                name == LOG_NAME and os.path.getsize(path) == 0):
+            os.unlink(path)
 
 
 class HolderChannel:

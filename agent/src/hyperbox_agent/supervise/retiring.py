@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from hyperbox_agent.core.clock import Clock
+from hyperbox_agent.errors import PortError
 from hyperbox_agent.supervise.instance import Instance, Sink
 from hyperbox_agent.supervise.limits import cancel
 
@@ -85,6 +86,8 @@ class Retiring:
             if not waiting.done():
                 return (await drain(serial, 0.0)).cut
             return waiting.result().cut
+        except PortError:
+            return 0  # nothing comes to it any more, and it is to end all the same
         finally:
             await cancel(waiting, hurried)
 
