@@ -121,11 +121,21 @@ def _uvicorn() -> None:
         try:
             await _ask(loop, client)
         finally:
-            server.should_exit = True
-            await server.shutdown(sockets=[listener])
+            await _close(server)
 
     with listener, client:
         _run(config, journey)
+
+
+async def _close(server: Any) -> None:
+    """What is needed of its ``shutdown``, which also sleeps for 0.1 s: each child that is forked
+    ahead would do that before it is any use."""
+    import asyncio
+
+    for one in server.servers:
+        one.close()
+    await server.lifespan.shutdown()
+    await asyncio.sleep(0)
 
 
 async def _ask(loop: Any, client: Any) -> None:
