@@ -100,6 +100,19 @@ async def test_a_spare_that_is_dead_or_stuck_costs_a_cold_start_and_is_said(
                         and not os.path.exists(f"/proc/{spare}"))
 
 
+async def test_a_parent_that_was_killed_is_prepared_anew_after_the_save_that_it_misses(
+        program: Any, helpers: Any) -> None:
+    supervisor = with_pack(program)
+    await warm_up(program, helpers, supervisor)
+    os.kill(supervisor.status()["warm"]["worker"], signal.SIGKILL)
+    program.write(ver="V = 'v2'\n")
+    assert (await program.reload(supervisor, 2, Rung.WARM)).rung is Rung.WARM
+    await helpers.until(lambda: supervisor.status()["warm"]["ready"], 12)
+    program.write(ver="V = 'v3'\n")
+    assert (await program.reload(supervisor, 3, Rung.WARM)).rung is Rung.WARM
+    assert supervisor.status()["warm"]["refused"] is None
+
+
 async def test_a_spare_that_is_only_late_is_waited_for(program: Any, helpers: Any) -> None:
     supervisor = with_pack(program)
     await warm_up(program, helpers, supervisor)

@@ -288,20 +288,31 @@ class Warm:
     # -- preparing --------------------------------------------------------------------------------
 
     async def _refresh(self) -> None:
-        try:
-            if not self._now.prepared:
-                await self._prepare()
-            if self._now.prepared:
-                await self._fork_ahead()
-            if self._fresh >= ENOUGH_NEW and self._now.refused is None:
-                while self._clock.now() - self._calm_since < CALM:
-                    await self._clock.sleep(CALM / 4)
-                await self._prepare()
-                await self._fork_ahead()
-        except WorkerError as error:
-            if error.message != self._now.refused:
-                self._problem(f"no warm restart for now: {error.message}")
-            self._now.refused = error.message
+        """See to a spare. A worker that dies on the way, perhaps killed, is replaced once."""
+        for again in (True, False):
+            try:
+                await self._see_to_spare()
+                return
+            except WorkerError as error:
+                worker = self._now.worker
+                if again and worker is not None and not worker.alive:
+                    await self._drop_worker()
+                    continue
+                if error.message != self._now.refused:
+                    self._problem(f"no warm restart for now: {error.message}")
+                self._now.refused = error.message
+                return
+
+    async def _see_to_spare(self) -> None:
+        if not self._now.prepared:
+            await self._prepare()
+        if self._now.prepared:
+            await self._fork_ahead()
+        if self._fresh >= ENOUGH_NEW and self._now.refused is None:
+            while self._clock.now() - self._calm_since < CALM:
+                await self._clock.sleep(CALM / 4)
+            await self._prepare()
+            await self._fork_ahead()
 
     async def _prepare(self) -> None:
         """A new parent with all that is known; takes the old one's place when it is ready."""
