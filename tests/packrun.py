@@ -59,12 +59,16 @@ def wait_for(what: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     raise AssertionError("it did not happen in time")
 
 
+_CAUGHT_UP = b"caught up\n"
+
+
 class Control:
     """The agent's end of the control socket: collects what the shim reports."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.events: list[dict[str, Any]] = []
+        self._caught_up = threading.Event()
         self._server = socket.socket(socket.AF_UNIX)
         self._server.bind(path)
         self._server.listen(64)
@@ -78,7 +82,23 @@ class Control:
             except OSError:
                 return
             with connection, connection.makefile("rb") as lines:
-                self.events += [json.loads(line) for line in lines]
+                for line in lines:
+                    if line == _CAUGHT_UP:
+                        self._caught_up.set()
+                    else:
+                        self.events.append(json.loads(line))
+
+    def catch_up(self) -> None:
+        """Return when all is read that was sent by processes that have ended.
+
+        Connections are served one after the other in the order in which they were made, so what a
+        new one says is read last.
+        """
+        self._caught_up.clear()
+        with socket.socket(socket.AF_UNIX) as ours:
+            ours.connect(self.path)
+            ours.sendall(_CAUGHT_UP)
+        self._caught_up.wait(5)
 
     def close(self) -> None:
         self._server.shutdown(socket.SHUT_RDWR)
@@ -143,6 +163,7 @@ class Bench:
         """Run to the end: exit status and what it wrote."""
         process = self.start(*argv, public=public, **more)
         out, _ = process.communicate(timeout=PATIENCE)
+        self.control.catch_up()
         return process.returncode, out.decode(errors="replace")
 
     def end(self) -> None:
