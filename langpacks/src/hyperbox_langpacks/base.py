@@ -3,14 +3,17 @@
 A pack is plain data plus a few pure functions that return plans. It never runs a process itself:
 the supervisor carries the plans out. Packs run next to the program, on every target, so they are
 standard library only and work on Python 3.10 and newer.
+
+Its values are named tuples: `hyperbox config` loads this module, and a frozen dataclass takes four
+times as long to make, with `inspect` to be imported first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Protocol, runtime_checkable
+from types import MappingProxyType
+from typing import NamedTuple, Protocol, runtime_checkable
 
 
 class Rung(IntEnum):
@@ -72,18 +75,16 @@ class ProjectView(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """How the program is started."""
 
     argv: tuple[str, ...]
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = MappingProxyType({})
     cwd: str = ""
     """Relative to the root."""
 
 
-@dataclass(frozen=True, slots=True)
-class Detection:
+class Detection(NamedTuple):
     """What a pack found in a project, and why it thinks so."""
 
     pack: str
@@ -103,8 +104,7 @@ class Detection:
     """Sentences for the user: what was switched off, what is missing and the way out."""
 
 
-@dataclass(frozen=True, slots=True)
-class FileChange:
+class FileChange(NamedTuple):
     """One changed path as a pack sees it."""
 
     path: str
@@ -114,16 +114,14 @@ class FileChange:
     """``"file"``, ``"dir"`` or ``"link"``."""
 
 
-@dataclass(frozen=True, slots=True)
-class RungChoice:
+class RungChoice(NamedTuple):
     """The rung for a set of changes and the reason, as the trace says it."""
 
     rung: Rung
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class RunFacts:
+class RunFacts(NamedTuple):
     """What the supervisor knows about the running program when a rung is chosen."""
 
     running: bool
@@ -138,8 +136,7 @@ class RunFacts:
     """Names of the libraries' modules that the program has loaded; empty when unknown."""
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnostic:
+class Diagnostic(NamedTuple):
     """One thing that is wrong in a file, as a gate reports it."""
 
     path: str
@@ -148,8 +145,7 @@ class Diagnostic:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerSpec:
+class WorkerSpec(NamedTuple):
     """How to start a pack's worker: the process that gates staged files and is the prepared parent.
 
     The worker speaks the protocol of ``docs/pack-workers.md`` on the file descriptor whose number
@@ -160,8 +156,7 @@ class WorkerSpec:
     env: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class LaunchSpec:
+class LaunchSpec(NamedTuple):
     """A command line and the environment additions that put a program behind the agent's port."""
 
     argv: tuple[str, ...]
@@ -171,8 +166,7 @@ class LaunchSpec:
     False when the program is given a private port by ``PORT`` or ``{port}``."""
 
 
-@dataclass(frozen=True, slots=True)
-class InstallPlan:
+class InstallPlan(NamedTuple):
     """What brings the environment in line with a lock or requirements file."""
 
     steps: tuple[Command, ...]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from importlib import import_module
 
 from hyperbox_langpacks.base import Command, Detection, Pack, PackError, ProjectView
@@ -49,7 +48,7 @@ def find_pack(view: ProjectView, environ: Mapping[str, str],
     packs, problems = _load_all()
     if command is not None:
         pack, found = _for_command(packs, view, environ, command)
-        return pack, replace(found, notes=(*found.notes, *problems))
+        return pack, found._replace(notes=(*found.notes, *problems))
     all_found = [(pack, detection) for pack in packs
                  if (detection := pack.detect(view, environ)) is not None]
     if not all_found:
@@ -57,7 +56,7 @@ def find_pack(view: ProjectView, environ: Mapping[str, str],
                         hint='say how it is started: [app] command = ["python", "app.py"]',
                         file="hyperbox.toml")
     pack, found = max(all_found, key=lambda one: one[1].certainty)
-    return pack, replace(found, notes=(*found.notes, *problems))
+    return pack, found._replace(notes=(*found.notes, *problems))
 
 
 def _load_all() -> tuple[list[Pack], list[str]]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from hyperbox_devcontainer.paths import Project
 
 Command = tuple[str, ...] | str
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where a value came from."""
 
     kind: str
@@ -31,8 +30,7 @@ class Origin:
 DEFAULT = Origin("default")
 
 
-@dataclass(frozen=True, slots=True)
-class App:
+class App(NamedTuple):
     """The program."""
 
     name: str
@@ -50,8 +48,7 @@ class App:
     start_timeout: float
 
 
-@dataclass(frozen=True, slots=True)
-class Sync:
+class Sync(NamedTuple):
     """What reaches a target, and how."""
 
     ignore: tuple[str, ...]
@@ -60,8 +57,7 @@ class Sync:
     pull: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Reload:
+class Reload(NamedTuple):
     """How a new version takes over."""
 
     rung: str
@@ -74,8 +70,7 @@ class Reload:
     post: tuple[Command, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """Where the program runs."""
 
     name: str
@@ -85,8 +80,7 @@ class Target:
     """Mirrored: the absolute path of the tree, or None: one beside our own state."""
 
 
-@dataclass(frozen=True, slots=True)
-class Detected:
+class Detected(NamedTuple):
     """What the language packs saw, as far as the workstation shows it."""
 
     pack: str
@@ -99,8 +93,7 @@ class Detected:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """One project, complete."""
 
     project: Project
@@ -113,7 +106,7 @@ class Config:
     """The one that this session is for."""
     targets: tuple[Target, ...]
     detected: Detected | None
-    origins: Mapping[str, Origin] = field(default_factory=dict)
+    origins: Mapping[str, Origin] = MappingProxyType({})
     """By dotted key (``app.port``)."""
 
     def origin(self, key: str) -> Origin:
@@ -153,7 +146,7 @@ class Config:
         out: dict[str, Any] = {}
         for section in ("app", "sync", "reload"):
             part = getattr(self, section)
-            for name in part.__dataclass_fields__:
+            for name in part._fields:
                 if (section, name) != ("app", "name"):
                     out[f"{section}.{name}"] = _json(getattr(part, name))
         for target in self.targets:

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
-import tomllib
+from typing import Any, NamedTuple
 
 from hyperbox_devcontainer.config.locate import Path, Place, locate
 from hyperbox_devcontainer.errors import ConfigError, InputError
 
 FILE_NAME = "hyperbox.toml"
 SIZE_LIMIT = 1024 * 1024
-_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """A configuration file that could be read."""
 
     name: str
@@ -41,6 +35,7 @@ def read(root: str) -> Source | None:
     raw = _read_bytes(os.path.join(root, FILE_NAME))
     if raw is None:
         return None
+    import tomllib  # most projects have no such file, and its import is a tenth of `config`
     text = _decode(raw)
     try:
         data = tomllib.loads(text)
@@ -84,7 +79,8 @@ def _decode(raw: bytes) -> str:
 
 
 def _syntax(message: str, text: str) -> tuple[str, int, int]:
-    found = _PLACE.search(message)
+    import re
+    found = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", message)
     what = message[:found.start()] if found else message
     if found and found[1]:
         return f"not TOML: {what}", int(found[1]), int(found[2])

@@ -7,9 +7,8 @@ code is the shim's to switch off (``runtime/servers.py``).
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from hyperbox_langpacks.python.runtime.argv import looks_like_python, read_arguments
 
@@ -46,8 +45,7 @@ _FLAGS: Mapping[str, tuple[str, ...]] = {
 """Flags that turn a reloader on; with ``=`` those that take a value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parsed:
+class Parsed(NamedTuple):
     """A command line taken apart."""
 
     argv: tuple[str, ...]
@@ -120,7 +118,7 @@ def without_reloader(parsed: Parsed) -> tuple[Parsed, tuple[str, ...]]:
     if arguments == parsed.arguments:
         return parsed, ()
     head = parsed.argv[:len(parsed.argv) - len(parsed.arguments)]
-    changed = replace(parsed, argv=(*head, *arguments), arguments=arguments)
+    changed = parsed._replace(argv=(*head, *arguments), arguments=arguments)
     note = f"{parsed.server}'s own reloader ({what}) is switched off: HyperBox reloads"
     return changed, (note,) if what else ()
 
@@ -241,8 +239,8 @@ def _value_of(arguments: Sequence[str], flag: str) -> str | None:
 
 
 def _port_in(value: str) -> int | None:
-    found = re.search(r"(?:^|:)(\d+)$", value)
-    return int(found[1]) if found else None
+    port = value.rpartition(":")[2]
+    return int(port) if port.isdecimal() and port.isascii() else None
 
 
 def _positional_port(parsed: Parsed) -> int | None:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from hyperbox_langpacks.base import PackError, ProjectView
 from hyperbox_langpacks.python.toml import get, read_toml
 
 IN_TREE = (".venv", "venv", "env", ".env", ".virtualenv")
-_VERSION_FOLDER = re.compile(r"python3\.\d+t?$")
 
 
-@dataclass(frozen=True, slots=True)
-class Environment:
+class Environment(NamedTuple):
     """An interpreter and where its libraries are."""
 
     interpreter: str
@@ -153,6 +149,8 @@ def _poetry_environments(view: ProjectView,
     cache = environ.get("POETRY_CACHE_DIR") or os.path.join(
         environ.get("XDG_CACHE_HOME") or os.path.join(_home(environ), ".cache"), "pypoetry")
     folder = environ.get("POETRY_VIRTUALENVS_PATH") or os.path.join(cache, "virtualenvs")
+    import base64  # only poetry's projects pay for them
+    import hashlib
     digest = base64.urlsafe_b64encode(hashlib.sha256(view.root.encode()).digest())[:8].decode()
     for name in reversed(view.list_dir(folder)):
         if f"-{digest}-py" in name:
@@ -278,11 +276,16 @@ def site_packages(view: ProjectView, prefix: str) -> Iterator[str]:
     """Folders of libraries below a prefix."""
     for lib in ("lib", "lib64"):
         for name in view.list_dir(os.path.join(prefix, lib)):
-            if _VERSION_FOLDER.match(name):
+            if _is_version_folder(name):
                 yield os.path.join(prefix, lib, name, "site-packages")
+
+
+def _is_version_folder(name: str) -> bool:
+    """Whether it is ``python3.12`` or its like without a lock, ``python3.13t``."""
+    return name.startswith("python3.") and name[8:].removesuffix("t").isdigit()
 
 
 def _dist_packages(view: ProjectView, prefix: str) -> Iterator[str]:
     for name in view.list_dir(os.path.join(prefix, "lib")):
-        if _VERSION_FOLDER.match(name):
+        if _is_version_folder(name):
             yield os.path.join(prefix, "lib", name, "dist-packages")

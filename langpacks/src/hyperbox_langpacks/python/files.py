@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from importlib import resources
 
 from hyperbox_langpacks.base import PackError
 
@@ -21,6 +20,7 @@ PACKAGE = "_hyperbox"
 
 def runtime_sources() -> dict[str, bytes]:
     """The files that run in the project's interpreter, by their place in the shim folder."""
+    from importlib import resources  # dear, and for who starts a program, not who looks at one
     folder = resources.files(__package__).joinpath("runtime")
     sources = {}
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):

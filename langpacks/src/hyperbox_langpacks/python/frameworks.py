@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from hyperbox_langpacks.base import ProjectView
 from hyperbox_langpacks.python.environment import Environment, read_pyproject
@@ -24,8 +24,7 @@ ENOUGH = 0.9
 """A certainty above which no further kind of program is looked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """One way of starting a project: what follows the interpreter, and why."""
 
     arguments: tuple[str, ...]

@@ -42,7 +42,7 @@ from hyperbox_langpacks.python.searchpath import (
 )
 from hyperbox_langpacks.python.sources import RUN_METHODS, candidate_files, read_source
 
-_PORT_IN_CODE = re.compile(r"(?:\bport=|127\.0\.0\.1', )(\d{2,5})\b")
+_PORT_IN_CODE = r"(?:\bport=|127\.0\.0\.1', )(\d{2,5})\b"
 NOT_JSON = (".vscode/", ".devcontainer/", "tests/", "test/", "tsconfig", "jsconfig")
 """Files that are called JSON and have comments, or are broken on purpose."""
 
@@ -207,7 +207,7 @@ def _of_command(view: ProjectView, environ: Mapping[str, str],
         return parsed.server, port_of(parsed, environ)
     if parsed.kind == "command":
         # Such as detection itself writes, where an app has no server of its own.
-        written = _PORT_IN_CODE.search(parsed.target)
+        written = re.search(_PORT_IN_CODE, parsed.target)
         return None, int(written[1]) if written else None
     if parsed.kind != "script":
         return None, None

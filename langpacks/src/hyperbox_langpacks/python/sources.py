@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from hyperbox_langpacks.base import ProjectView
 
@@ -60,8 +60,7 @@ RUN_METHODS: dict[str, int | None] = {
 PORT_METHODS = ("bind", "listen", "create_server", "start_server")
 
 
-@dataclass(frozen=True, slots=True)
-class App:
+class App(NamedTuple):
     """An app object or a factory."""
 
     path: str
@@ -71,8 +70,7 @@ class App:
     is_factory: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RunCall:
+class RunCall(NamedTuple):
     """A call that serves until the program ends."""
 
     port: int | None
@@ -83,8 +81,7 @@ class RunCall:
     """Whether its port comes from the environment variable PORT."""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """What one file says."""
 
     path: str
@@ -177,17 +174,17 @@ def locate(view: ProjectView, path: str) -> tuple[str, str]:
 # ---------------------------------------------------------------------------- reading a tree
 
 
-@dataclass
 class _Scope:
     """What the names of a module stand for."""
 
-    names: dict[str, str] = field(default_factory=dict)
-    """Local name → full name of what was imported under it."""
-    frameworks: dict[str, str] = field(default_factory=dict)
-    """Variable → framework of the app it holds."""
-    constants: dict[str, int] = field(default_factory=dict)
-    from_port: set[str] = field(default_factory=set)
-    """Variables that hold the environment's PORT."""
+    def __init__(self) -> None:
+        self.names: dict[str, str] = {}
+        """Local name → full name of what was imported under it."""
+        self.frameworks: dict[str, str] = {}
+        """Variable → framework of the app it holds."""
+        self.constants: dict[str, int] = {}
+        self.from_port: set[str] = set()
+        """Variables that hold the environment's PORT."""
 
     def read(self, tree: ast.Module) -> None:
         for node in ast.walk(tree):

@@ -12,14 +12,17 @@ from typing import Any
 
 Table = dict[str, Any]
 
-_KEY = re.compile(r"""\s*("[^"]*"|'[^']*'|[A-Za-z0-9_-]+)\s*(\.?)""")
-_HEADER = re.compile(r"^\s*(\[\[?)(.+?)\]\]?\s*(?:#.*)?$")
-_NUMBER = re.compile(r"[+-]?(?:0x[0-9a-fA-F_]+|\d[\d_]*(?:\.\d+)?(?:[eE][+-]?\d+)?)$")
+# Patterns as text: compiled when the fallback first reads, which only Python 3.10 needs.
+_KEY = r"""\s*("[^"]*"|'[^']*'|[A-Za-z0-9_-]+)\s*(\.?)"""
+_HEADER = r"^\s*(\[\[?)(.+?)\]\]?\s*(?:#.*)?$"
+_NUMBER = r"[+-]?(?:0x[0-9a-fA-F_]+|\d[\d_]*(?:\.\d+)?(?:[eE][+-]?\d+)?)$"
 _ESCAPES = {"n": "\n", "t": "\t", '"': '"', "\\": "\\", "r": "\r", "b": "\b", "f": "\f"}
 
 
 def read_toml(text: str) -> Table:
     """The document as a table; what can't be read is left out."""
+    if not text.strip():
+        return {}
     try:
         import tomllib
     except ImportError:
@@ -45,7 +48,7 @@ def read_tolerantly(text: str) -> Table:
     here = root
     lines = iter(text.splitlines())
     for line in lines:
-        header = _HEADER.match(line)
+        header = re.match(_HEADER, line)
         if header is not None:
             here = _open_table(root, _split_key(header[2]), in_array=header[1] == "[[")
             continue
@@ -64,7 +67,7 @@ def read_tolerantly(text: str) -> Table:
 
 def _split_key(text: str) -> list[str]:
     names, place = [], 0
-    while found := _KEY.match(text, place):
+    while found := re.compile(_KEY).match(text, place):
         names.append(found[1].strip("\"'"))
         place = found.end()
         if not found[2]:
@@ -161,7 +164,7 @@ class _Values:
 def _scalar(text: str) -> Any:
     if text in ("true", "false"):
         return text == "true"
-    if not _NUMBER.match(text):
+    if not re.match(_NUMBER, text):
         return text or None
     digits = text.replace("_", "")
     if "x" in digits:

@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
-_PYTHON = re.compile(r"^(python|pypy)[0-9.]*[tdw]?$")
-_SHEBANG = re.compile(rb"^#!\s*(\S+)")
-_LONG_SHEBANG = re.compile(rb"^#!/bin/sh\n'''exec' \"?([^\"\n]+?)\"? \"\$0\" \"\$@\"")
+# Patterns as text, compiled at their first use: most who load this module need one of them at most.
+_PYTHON = r"^(python|pypy)[0-9.]*[tdw]?$"
+_SHEBANG = rb"^#!\s*(\S+)"
+_LONG_SHEBANG = rb"^#!/bin/sh\n'''exec' \"?([^\"\n]+?)\"? \"\$0\" \"\$@\""
 
 
 class Invocation:
@@ -34,7 +35,7 @@ class Invocation:
 
 def looks_like_python(program: str) -> bool:
     """Whether a program's name is one that Python interpreters have."""
-    return _PYTHON.match(os.path.basename(program)) is not None
+    return re.match(_PYTHON, os.path.basename(program)) is not None
 
 
 def read_arguments(arguments: Sequence[str]) -> Invocation:
@@ -76,5 +77,5 @@ def _module_or_command(one: str, rest: list[str]) -> tuple[tuple[str, ...], str,
 
 def shebang_interpreter(head: bytes) -> str | None:
     """The interpreter that a script names in its first line, also in pip's form for long paths."""
-    found = _LONG_SHEBANG.match(head) or _SHEBANG.match(head)
+    found = re.match(_LONG_SHEBANG, head) or re.match(_SHEBANG, head)
     return os.fsdecode(found.group(1)) if found else None
