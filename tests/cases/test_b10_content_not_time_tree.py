@@ -40,7 +40,7 @@ def test_b10_a_file_of_the_same_size_and_time_that_was_changed_on_the_target_is_
     path = tmp_path / "T" / "ver.py"
     facts = path.stat()
     # As an image that was rebuilt has it: another file with the old time and size. The first
-    # one stays somewhere, else this one may be given its inode number, and nothing tells them apart.
+    # one stays somewhere, else this one may be given its inode number: nothing tells them apart.
     path.rename(tmp_path / "first")
     path.write_bytes(b"V = 9\n")
     os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
