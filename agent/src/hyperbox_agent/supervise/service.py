@@ -19,7 +19,7 @@ from hyperbox_agent.supervise.retiring import Retiring
 from hyperbox_agent.supervise.warm import Warm
 
 HOLD = 0.5
-"""Seconds that requests in flight get to end before the program is frozen for an apply."""
+"""Seconds that requests in flight get to end before the program is frozen or stopped."""
 
 
 class Service:
@@ -103,6 +103,18 @@ class Service:
         if self._port is not None:
             address = instance.backend.result() if instance.backend.done() else None
             await self._port.switch(instance.identity.serial, address)
+
+    async def step_aside(self) -> Instance | None:
+        """As ``take_down``, once what is being answered has been: a program that ends at SIGTERM
+        would cut it. Streams are not waited for, and nothing is for longer than HOLD."""
+        port = self._port if self.live is not None else None
+        if port is None:
+            return await self.take_down()
+        try:
+            await port.hold(HOLD)
+            return await self.take_down()
+        finally:
+            await port.release()
 
     async def take_down(self) -> Instance | None:
         """From now on nothing answers and who asks waits; gives the one that was live."""

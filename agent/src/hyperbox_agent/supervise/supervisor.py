@@ -346,7 +346,7 @@ class Supervisor:
         if not await permit():
             return Reloaded(False, True, rung, why)
         old_number = self.serving
-        old = await self._service.take_down()
+        old = await self._service.step_aside()
         if old is not None:
             await self._service.end(old)
         attempt = await self._attempts.make(number, rung, why, root)
