@@ -98,7 +98,7 @@ class Control:
         with socket.socket(socket.AF_UNIX) as ours:
             ours.connect(self.path)
             ours.sendall(_CAUGHT_UP)
-        self._caught_up.wait(5)
+        assert self._caught_up.wait(PATIENCE), "something that was started still reports"
 
     def close(self) -> None:
         self._server.shutdown(socket.SHUT_RDWR)

@@ -74,6 +74,7 @@ TABLE = [
     (WARM, modified("environment.yml"), "reinstall", "installed"),
     (WARM, modified(".env"), "cold", "environment"),
     (WARM, modified(".env.local"), "cold", "environment"),
+    (WARM, modified("deploy/.env.d/web"), "cold", "environment"),
     (WARM, modified("sitecustomize.py"), "cold", "when Python starts"),
     (WARM, modified("src/shop.egg-info/entry_points.txt"), "cold", "when Python starts"),
     (WARM, modified(".venv/lib/python3.11/site-packages/x/__init__.py"), "cold", "environment"),

@@ -14,7 +14,7 @@ from hyperbox_agent.supervise.adoption import Adopted, Make
 from hyperbox_agent.supervise.config import AppConfig
 from hyperbox_agent.supervise.family import Ended, Frozen, end, freeze, marked
 from hyperbox_agent.supervise.instance import Instance, Sink
-from hyperbox_agent.supervise.port import Kept, Port, Stats
+from hyperbox_agent.supervise.port import Held, Kept, Port, Stats
 from hyperbox_agent.supervise.retiring import Retiring
 from hyperbox_agent.supervise.warm import Warm
 
@@ -106,15 +106,9 @@ class Service:
 
     async def step_aside(self) -> Instance | None:
         """As ``take_down``, once what is being answered has been: a program that ends at SIGTERM
-        would cut it. Streams are not waited for, and nothing is for longer than HOLD."""
-        port = self._port if self.live is not None else None
-        if port is None:
+        would cut it."""
+        async with self._held():
             return await self.take_down()
-        try:
-            await port.hold(HOLD)
-            return await self.take_down()
-        finally:
-            await port.release()
 
     async def take_down(self) -> Instance | None:
         """From now on nothing answers and who asks waits; gives the one that was live."""
@@ -228,21 +222,31 @@ class Service:
     async def quiet(self) -> AsyncIterator[dict[str, Any]]:
         """See ``Supervisor.quiet``."""
         facts: dict[str, Any] = {}
-        port = self._port if self.live is not None else None
         frozen = Frozen()
-        try:
-            if port is not None:
-                held = await port.hold(HOLD)
+        async with self._held() as held:
+            if held is not None:
                 facts.update(held_ms=held.waited_ms, busy=held.busy)
             began = self._clock.now()
-            await freeze([one.family() for one in self._instances.values()], frozen)
-            facts.update(frozen=len(frozen.pids), restless=list(frozen.restless),
-                         freeze_ms=(self._clock.now() - began) * 1000)
-            yield facts
+            try:
+                await freeze([one.family() for one in self._instances.values()], frozen)
+                facts.update(frozen=len(frozen.pids), restless=list(frozen.restless),
+                             freeze_ms=(self._clock.now() - began) * 1000)
+                yield facts
+            finally:
+                frozen.thaw()
+
+    @asynccontextmanager
+    async def _held(self) -> AsyncIterator[Held | None]:
+        """Inside, no request is begun, and those in flight had HOLD to end; streams are not waited
+        for. None: there is nothing to hold. Raises PortError."""
+        port = self._port if self.live is not None else None
+        if port is None:
+            yield None
+            return
+        try:
+            yield await port.hold(HOLD)
         finally:
-            frozen.thaw()
-            if port is not None:
-                await port.release()
+            await port.release()
 
     # -- told and written down --------------------------------------------------------------------
 

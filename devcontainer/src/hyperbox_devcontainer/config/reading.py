@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from hyperbox_devcontainer.errors import ConfigError, InputError
 
 FILE_NAME = "hyperbox.toml"
 SIZE_LIMIT = 1024 * 1024
+_PLACE = r" \(at (?:line (\d+), column (\d+)|end of document)\)$"
 
 
 class Source(NamedTuple):
@@ -79,8 +81,7 @@ def _decode(raw: bytes) -> str:
 
 
 def _syntax(message: str, text: str) -> tuple[str, int, int]:
-    import re
-    found = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", message)
+    found = re.search(_PLACE, message)
     what = message[:found.start()] if found else message
     if found and found[1]:
         return f"not TOML: {what}", int(found[1]), int(found[2])

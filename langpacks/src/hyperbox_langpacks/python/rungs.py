@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -23,10 +24,13 @@ _INSTALLS = (("project", "dependencies"), ("project", "optional-dependencies"),
              ("tool", "poetry"), ("tool", "uv"), ("tool", "pdm"), ("build-system",))
 """Tables of ``pyproject.toml`` that say what is installed."""
 _PYTHON = (".py", ".pyw", ".pyi", ".so", ".pyx", ".pxd")
-_AT_START = frozenset(("sitecustomize.py", "usercustomize.py", "pyvenv.cfg"))
-_UNREAD_FOLDERS = (".github/", ".circleci/", ".vscode/", ".idea/")
-_UNREAD = frozenset((".gitignore", ".gitattributes", ".dockerignore", ".editorconfig",
-                     ".pre-commit-config.yaml", ".pre-commit-config.yml"))
+# Patterns as text, compiled at the first save: who only detects a project needs none of them.
+_START = r"(^|/)(sitecustomize\.py|usercustomize\.py|[^/]+\.pth|pyvenv\.cfg)$"
+_METADATA = r"(^|/)[^/]+\.(dist-info|egg-info)(/|$)"
+_ENV = r"(^|/)(\.env(\..+)?|\.flaskenv)$"
+_NEVER_READ = (
+    r"^\.(github|circleci|vscode|idea)/"
+    r"|(^|/)\.(gitignore|gitattributes|dockerignore|editorconfig|pre-commit-config\.ya?ml)$")
 """What is for git, editors and the like. Nothing else is surely unread where it is not known what
 the program has read: some show their README or their docs, and keep what they read."""
 
@@ -71,23 +75,15 @@ def judge(change: FileChange, facts: RunFacts, around: Surroundings) -> RungChoi
         return RungChoice(Rung.REINSTALL, f"{path} may say what is installed")
     if any(path == one or path.startswith(one + "/") for one in around.environments):
         return RungChoice(Rung.COLD, f"{path} lies in the environment")
-    if _is_read_at_start(path):
+    if re.search(_START, path) or re.search(_METADATA, path):
         return RungChoice(Rung.COLD, f"{path} is read when Python starts")
-    name = path.rpartition("/")[2]
-    if name in (".env", ".flaskenv") or name.startswith(".env."):
+    if re.search(_ENV, path):
         return RungChoice(Rung.COLD, f"{path} may change the program's environment")
     if _is_taken_in(change, facts.loaded):
         return _restart(facts, f"{path} is {_how(change)}")
     if path.endswith(_PYTHON):
         return _python(change, facts)
     return _other(change, facts)
-
-
-def _is_read_at_start(path: str) -> bool:
-    """Whether ``site`` reads it, or a library's metadata, which are looked up once."""
-    parts = path.split("/")
-    return (parts[-1] in _AT_START or parts[-1].endswith(".pth")
-            or any(part.endswith((".dist-info", ".egg-info")) for part in parts))
 
 
 def _is_taken_in(change: FileChange, loaded: frozenset[str]) -> bool:
@@ -119,8 +115,7 @@ def _python(change: FileChange, facts: RunFacts) -> RungChoice:
 
 def _other(change: FileChange, facts: RunFacts) -> RungChoice:
     path = change.path
-    never_read = path.startswith(_UNREAD_FOLDERS) or path.rpartition("/")[2] in _UNREAD
-    if not facts.loaded and not never_read:
+    if not facts.loaded and not re.search(_NEVER_READ, path):
         return _restart(facts, f"{path} may be read by the program: what it read is not known")
     extension = "." + path.rpartition(".")[2].lower()
     if extension in ASSETS:

@@ -12,7 +12,7 @@ from typing import Any
 
 Table = dict[str, Any]
 
-# Patterns as text: compiled when the fallback first reads, which only Python 3.10 needs.
+# Patterns as text, compiled when the fallback first reads: for Python 3.10 and for what is broken.
 _KEY = r"""\s*("[^"]*"|'[^']*'|[A-Za-z0-9_-]+)\s*(\.?)"""
 _HEADER = r"^\s*(\[\[?)(.+?)\]\]?\s*(?:#.*)?$"
 _NUMBER = r"[+-]?(?:0x[0-9a-fA-F_]+|\d[\d_]*(?:\.\d+)?(?:[eE][+-]?\d+)?)$"
