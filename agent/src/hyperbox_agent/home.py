@@ -14,6 +14,8 @@ from hyperbox_agent.errors import AgentError
 SOCKET_LIMIT = 107
 """Bytes of a unix socket's path (``sun_path`` is 108 with its NUL, unix(7))."""
 
+LOCK = "agent.lock"
+"""In the run folder while an agent lives."""
 NOTED = "run-place"
 """In a home whose sockets are elsewhere: where."""
 REFUSED = "elsewhere"
@@ -107,8 +109,8 @@ def _noted(home: str) -> str | None:
 
 
 def _takes_sockets(folder: str) -> bool:
-    """Whether a socket can stand in ``folder``; tried once, since all must come to one answer."""
-    if os.path.lexists(os.path.join(folder, "agent.lock")):
+    """Whether a socket can stand in ``folder``: one answer for all while an agent lives."""
+    if os.path.lexists(os.path.join(folder, LOCK)):
         return True
     refused = os.path.join(folder, REFUSED)
     if os.path.lexists(refused):

@@ -6,7 +6,6 @@ The loss of a link leaves the program running; the next session comes over ``run
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import signal
 import socket
@@ -18,7 +17,7 @@ from hyperbox_agent.clock import SystemClock
 from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.core.entries import Change
 from hyperbox_agent.errors import AgentError
-from hyperbox_agent.home import private_folder, run_folder
+from hyperbox_agent.home import private_folder
 from hyperbox_agent.link.connection import Link, Reply, Request
 from hyperbox_agent.link.events import EventPump
 from hyperbox_agent.link.execution import serve_exec
@@ -33,6 +32,7 @@ from hyperbox_agent.link.messages import (
     manifest_digest,
     pack_manifest,
 )
+from hyperbox_agent.link.only import OnlyAgent
 from hyperbox_agent.link.pulls import pull_ops
 from hyperbox_agent.link.serving import Handler
 from hyperbox_agent.link.stream import ByteStream, socket_stream, stdio_stream
@@ -238,27 +238,14 @@ def serve(home: str) -> int:
     """Serve standard input and output, then whoever connects; gives the exit status."""
     try:
         private_folder(home)
-        run = run_folder(home)
-        lock = _lock(run)
+        only = OnlyAgent(home)
     except AgentError as error:
         sys.stderr.write(f"hyperbox-agent: {error.message}\n")
         return 1
     try:
-        return asyncio.run(_serve(home, run))
+        return asyncio.run(_serve(home, only.run))
     finally:
-        os.close(lock)
-
-
-def _lock(run: str) -> int:
-    """At most one agent a home: the lock ends with the process, however that ends."""
-    fd = os.open(os.path.join(run, "agent.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(fd)
-        raise AgentError("another agent already runs for this home", file=run,
-                         hint="hyperbox down") from error
-    return fd
+        only.close()
 
 
 async def _serve(home: str, run: str) -> int:
