@@ -13,6 +13,7 @@ from trees import Exe, Files, Link, blobs_of, manifest_of
 from hyperbox_agent.apply import Applied, Tree
 from hyperbox_agent.core.plan import diff
 from hyperbox_agent.errors import ApplyError
+from hyperbox_agent.store.pruning import Keep
 
 pytestmark = pytest.mark.needs("inotify")
 
@@ -56,7 +57,8 @@ def test_b05_nothing_is_seen_while_staging_and_opening(tmp_path: Path) -> None:
             tree.recover()
             changes = diff(tree.manifest(), manifest_of(AFTER))
             tree.discard(tree.stage(2, changes, blobs_of(AFTER)))
-            tree.prune(count=1)
+            tree.keep = Keep(1)
+            tree.prune()
         assert spy.read() == []
 
 

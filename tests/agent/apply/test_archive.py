@@ -26,6 +26,7 @@ from hyperbox_agent.apply import Archive
 from hyperbox_agent.core.entries import Entry
 from hyperbox_agent.core.plan import diff
 from hyperbox_agent.errors import ApplyError, MissingBlobsError, WatchError
+from hyperbox_agent.store.pruning import Keep
 
 ONE: Files = {"app.py": b"v1", "pkg/a.py": b"a", "data.bin": b"x" * 50}
 TWO: Files = {"app.py": b"v2", "pkg/a.py": b"a", "data.bin": b"x" * 50}
@@ -202,7 +203,7 @@ def test_pruning_keeps_the_newest_tree_whole(archive: Archive, source: Source, t
         source.save(files)
         archive.record(number, diff(before, manifest_of(files)))
         record_all(archive, source)
-        archive.prune(count=3)
+        archive.prune(Keep(3))
     assert len(archive.generations()) <= 7
     source.save({"app.py": b"gone on", "pkg/a.py": b"gone on"})
     for number in archive.generations():

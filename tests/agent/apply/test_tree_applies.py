@@ -31,6 +31,7 @@ from hyperbox_agent.core.entries import Change, Entry, Kind
 from hyperbox_agent.core.plan import diff
 from hyperbox_agent.errors import ApplyError, MissingBlobsError, StoreError
 from hyperbox_agent.store.ops import Ops
+from hyperbox_agent.store.pruning import Keep
 
 OLD: Files = {"a.py": b"1", "run.sh": Exe(b"#!"), "pkg/b.py": b"2", "pkg/c.py": b"2",
               "link": Link("a.py"), "swap": b"a file", "flip/z": b"in a folder", "empty": None}
@@ -322,7 +323,8 @@ def test_generations_are_pruned_by_count(tmp_path: Path) -> None:
     with opened(tmp_path) as tree:
         for number in range(1, 30):
             tree.commit(bring(tree, number, {"a": b"%d" % number, "same": b"s"}))
-            tree.prune(count=5)
+            tree.keep = Keep(5)
+            tree.prune()
         kept = tree.generations()
         assert kept[-1] == 29
         assert 5 <= len(kept) <= 11
@@ -335,11 +337,21 @@ def test_generations_are_pruned_by_count(tmp_path: Path) -> None:
         assert tree.manifest() == manifest_of({"a": b"29", "same": b"s"})
 
 
+def test_every_batch_forgets_by_what_was_asked_for(tmp_path: Path) -> None:
+    with Tree(str(tmp_path / "tree"), keep=Keep(2)) as tree:
+        tree.recover()
+        for number in range(1, 9):
+            bring(tree, number, {"a": b"%d" % number})
+            assert len(tree.generations()) <= 5
+        assert tree.generations()[-1] == 8
+
+
 def test_generations_are_pruned_by_size(tmp_path: Path) -> None:
     with opened(tmp_path) as tree:
         for number in range(1, 7):
             tree.commit(bring(tree, number, {"a": bytes([number]) * 100_000}))
-        tree.prune(count=20, max_bytes=250_000)
+        tree.keep = Keep(20, 250_000)
+        tree.prune()
         assert tree.store.usage()[1] <= 250_000
         assert tree.generations() == (4, 5, 6)
         assert tree.missing(tree.rollback(4)) == ()

@@ -29,6 +29,7 @@ from hyperbox_agent.link.messages import (
     unpack_manifest,
 )
 from hyperbox_agent.link.paths import check_path
+from hyperbox_agent.store.pruning import Keep
 
 DIGEST = hashlib.sha256(b"x").digest()
 FILE = Entry("a/b.py", Kind.FILE, 0o755, 1, DIGEST)
@@ -50,7 +51,8 @@ def through_json(data: object) -> Any:
 
 
 @pytest.mark.parametrize("message", [
-    Configure("s1", "p", "mirror", "/srv/p", {"name": "app", "port": 8000}, 5, 10, ("*.lock",)),
+    Configure("s1", "p", "mirror", "/srv/p", {"name": "app", "port": 8000}, Keep(5, 10),
+              ("*.lock",)),
     Configured(True, 7, "ab" * 32, "recreated", 6, {"python": "3.11"}),
     Configured(False, 0, "", "new"),
     SettleRequest(4), SupersedeRequest(4, 5), RollbackRequest(9, 3),

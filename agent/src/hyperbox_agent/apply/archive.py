@@ -147,16 +147,11 @@ class Archive:
                 break
         return len(self._pending)
 
-    def prune(self, count: int = pruning.KEEP_GENERATIONS,
-              max_bytes: int = pruning.KEEP_BYTES) -> None:
-        """Keep ``count`` generations at least, and of what they replaced ``max_bytes`` at most.
-
-        Raises ApplyError.
-        """
+    def prune(self, keep: pruning.Keep) -> None:
+        """Forget the older generations but for what ``keep`` says. Raises ApplyError."""
         current = (entry.digest for entry in self._history.manifest.values() if entry.digest)
         try:
-            pruning.forget_old(self._history, self.store, count=count, max_bytes=max_bytes,
-                               keep=current)
+            pruning.forget_old(self._history, self.store, keep, current)
             self._history.compact()
         except OSError as error:
             raise typed(error, self.store.folder, "pruning the archive") from error

@@ -57,7 +57,8 @@ class Tree:
     """
 
     def __init__(self, root: str, home: str | None = None, *, session: str = "",
-                 ops: Ops | None = None, umask: int | None = None) -> None:
+                 keep: pruning.Keep | None = None, ops: Ops | None = None,
+                 umask: int | None = None) -> None:
         """The tree at ``root`` with its home beside it. ``session`` is whom it is filled for.
 
         Raises ApplyError when the two are on different filesystems, or another agent has the home.
@@ -65,6 +66,8 @@ class Tree:
         self.root = os.path.realpath(root)
         self.home = os.path.realpath(home or homes.default_home(root))
         self.session = session
+        self.keep = keep or pruning.Keep()
+        """What stays of the older generations, from the next batch on."""
         self._ops = ops or Ops()
         homes.prepare(self.root, self.home)
         self._lock = homes.lock(self.home)
@@ -326,12 +329,11 @@ class Tree:
         self._need_ready()
         return diff(self.manifest(verify=False), self._history.at(number))
 
-    def prune(self, count: int = pruning.KEEP_GENERATIONS,
-              max_bytes: int = pruning.KEEP_BYTES) -> None:
-        """Keep the last ``count`` generations at least, and contents of ``max_bytes`` at most."""
+    def prune(self) -> None:
+        """Forget the older generations but for what ``keep`` says. Every batch does that."""
         try:
-            oldest = pruning.forget_old(self._history, self.store, count=count,
-                                        max_bytes=max_bytes, keep=self._batches.spare)
+            oldest = pruning.forget_old(self._history, self.store, self.keep,
+                                        self._batches.spare)
             if oldest is not None:
                 self._forget_kept(oldest)
             self._history.compact()

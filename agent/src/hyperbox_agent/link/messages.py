@@ -23,6 +23,7 @@ from hyperbox_agent.core.entries import Change, Entry, Kind, Manifest
 from hyperbox_agent.errors import ProtocolError
 from hyperbox_agent.link.fields import Fields
 from hyperbox_agent.link.paths import check_path
+from hyperbox_agent.store.pruning import Keep
 
 MODES = ("in-place", "mirror")
 BASES = ("known", "new", "recreated")
@@ -46,8 +47,8 @@ class Configure:
     """Absolute path of the tree on the target."""
     app: Mapping[str, Any]
     """An ``AppConfig`` as its ``as_json`` gives it."""
-    keep_count: int = 10
-    keep_bytes: int = 1 << 30
+    keep: Keep = field(default_factory=Keep)
+    """What stays of the older generations of a mirrored tree."""
     pull: tuple[str, ...] = ()
     """Patterns of what a program may write back to the source."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -55,8 +56,8 @@ class Configure:
     def as_json(self) -> dict[str, Any]:
         """As it crosses the link."""
         return {"session": self.session, "project": self.project, "mode": self.mode,
-                "root": self.root, "app": dict(self.app), "keep_count": self.keep_count,
-                "keep_bytes": self.keep_bytes, "pull": list(self.pull),
+                "root": self.root, "app": dict(self.app), "keep_count": self.keep.count,
+                "keep_bytes": self.keep.max_bytes, "pull": list(self.pull),
                 "options": dict(self.options)}
 
     @classmethod
@@ -68,8 +69,9 @@ class Configure:
             raise ProtocolError("configure: root must be an absolute path", key="root")
         return cls(session=read.text("session"), project=read.text("project"),
                    mode=read.one_of("mode", MODES), root=root, app=read.table("app"),
-                   keep_count=read.number("keep_count", 10, least=1),
-                   keep_bytes=read.number("keep_bytes", 1 << 30), pull=read.texts("pull", ()),
+                   keep=Keep(read.number("keep_count", Keep().count, least=1),
+                             read.number("keep_bytes", Keep().max_bytes)),
+                   pull=read.texts("pull", ()),
                    options=read.table("options", {}))
 
 

@@ -155,7 +155,7 @@ class AgentServer:
         asked = Configure.from_json(request.body)
         ready = await self._whole(self.host.configure(HostConfig(
             asked.session, asked.project, asked.mode, asked.root, asked.app,
-            asked.keep_count, asked.keep_bytes, asked.pull)))
+            asked.keep, asked.pull)))
         digest = manifest_digest(self.host.manifest()) if asked.mode == "mirror" else ""
         return Configured(ready.adopted, ready.base or 0, digest, ready.state, ready.serving,
                           {"detection": dict(ready.detection),

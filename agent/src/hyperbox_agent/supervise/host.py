@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hyperbox_agent.core.clock import Clock
@@ -15,6 +15,7 @@ from hyperbox_agent.core.pulls import PullRules
 from hyperbox_agent.core.words import argv_of
 from hyperbox_agent.errors import AgentError
 from hyperbox_agent.home import run_folder
+from hyperbox_agent.store.pruning import Keep
 from hyperbox_agent.supervise import records
 from hyperbox_agent.supervise.adoption import end_left
 from hyperbox_agent.supervise.config import AppConfig
@@ -48,8 +49,8 @@ class HostConfig:
     root: str
     """Absolute path of the tree that the program runs from."""
     app: Mapping[str, Any]
-    keep_count: int = 20
-    keep_bytes: int = 512 * 1024 * 1024
+    keep: Keep = field(default_factory=Keep)
+    """What stays of the older generations of a mirrored tree."""
     pull: tuple[str, ...] = ()
     """Patterns of what the program may write back to the source, from a mirrored tree."""
 
@@ -122,6 +123,8 @@ class Host:
         """Another session for the same program."""
         async def take() -> Ready:
             self.config = config
+            if self._mirror is not None:
+                self._mirror.keep(config.keep)
             self._open_pulls(config)
             return self._ready(adopted=self.supervisor.serving is not None)
 
@@ -212,7 +215,7 @@ class Host:
     def _open_stage(self, config: HostConfig) -> None:
         if config.mode == "mirror":
             self._mirror = Mirror(config.root, self.home, session=config.session,
-                                  keep_count=config.keep_count, keep_bytes=config.keep_bytes)
+                                  keep=config.keep)
 
     def _stage(self, config: HostConfig) -> Stage:
         return self._mirror if self._mirror is not None else InPlace(config.root)

@@ -20,6 +20,7 @@ from hyperbox_agent.core import delta
 from hyperbox_agent.core.bundle import BundleReader
 from hyperbox_agent.core.entries import Change, Entry, Kind, Manifest
 from hyperbox_agent.errors import AgentError, MissingBlobsError
+from hyperbox_agent.store.pruning import Keep
 from hyperbox_agent.supervise.supervisor import Supervisor
 from hyperbox_agent.supervise.transaction import Permit, Work, changed_files
 
@@ -31,12 +32,10 @@ class Mirror:
 
     shares_tree = False
 
-    def __init__(self, root: str, home: str, *, session: str, keep_count: int,
-                 keep_bytes: int) -> None:
+    def __init__(self, root: str, home: str, *, session: str, keep: Keep) -> None:
         """Opens the tree and finishes what a killed agent had begun. Raises ApplyError."""
         self._root = root
-        self._tree = Tree(root, home, session=session)
-        self._keep = (keep_count, keep_bytes)
+        self._tree = Tree(root, home, session=session, keep=keep)
         recovered = self._tree.recover()
         self.state = recovered.state.value
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tree")
@@ -60,6 +59,10 @@ class Mirror:
     def kept(self) -> Sequence[int]:
         """The generations that one can go back to."""
         return self._tree.generations()
+
+    def keep(self, keep: Keep) -> None:
+        """What stays of the older generations from now on."""
+        self._tree.keep = keep
 
     def foreign(self) -> Sequence[str]:
         """Files in the tree that were not put there."""
@@ -189,7 +192,6 @@ class Mirror:
     def _finish(self, applied: Applied) -> None:
         try:
             self._tree.commit(applied)
-            self._tree.prune(*self._keep)
         except AgentError:
             # The next batch commits it first, and says what is wrong where somebody listens.
             return

@@ -136,7 +136,7 @@ class ArchiveBase:
             try:
                 while self._archive.record_some(self._source.tree.read, SLICE):
                     await self._clock.sleep(REST)
-                self._archive.prune(self._options.keep_count, self._options.keep_bytes)
+                self._archive.prune(self._options.keep)
             except ApplyError:
                 # No room for a way back; going forward needs none. The next generation tries anew.
                 continue

@@ -59,8 +59,8 @@ class Connection:
         link.on_notice("events", lambda body: _spread(body, on_event))
         mirrored = self._options.mode == "mirror"
         asked = Configure(self._session_id, self._options.project, self._options.mode,
-                          self._options.tree, self._options.app, self._options.keep_count,
-                          self._options.keep_bytes, self._options.pull)
+                          self._options.tree, self._options.app, self._options.keep,
+                          self._options.pull)
         try:
             answer = await link.call("configure", asked.as_json(), timeout=CONFIGURE_TIMEOUT)
             ready = Configured.from_json(answer.body)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hyperbox_agent.store.pruning import Keep
+
 
 @dataclass(frozen=True, slots=True)
 class SessionOptions:
@@ -30,5 +32,5 @@ class SessionOptions:
     include: tuple[str, ...] = ()
     pull: tuple[str, ...] = ()
     watcher: str | None = None
-    keep_count: int = 20
-    keep_bytes: int = 512 * 1024 * 1024
+    keep: Keep = field(default_factory=Keep)
+    """What stays of the older generations, here (in place) or on the target."""
