@@ -143,9 +143,9 @@ class AgentServer:
         handlers: Mapping[str, Handler] = {
             "configure": self._configure, "manifest": self._manifest, "missing": self._missing,
             "generation": self._generation, "settle": self._settle,
-            "supersede": self._supersede, "rollback": self._rollback, "restart": self._restart,
-            "status": self._status, "feed": self._feed, "stop": self._stop,
-            **pull_ops(self.host),
+            "supersede": self._supersede, "kept": self._kept, "rollback": self._rollback,
+            "restart": self._restart, "status": self._status, "feed": self._feed,
+            "stop": self._stop, **pull_ops(self.host),
         }
         for op, handler in handlers.items():
             link.handle(op, handler)
@@ -159,11 +159,13 @@ class AgentServer:
         digest = manifest_digest(self.host.manifest()) if asked.mode == "mirror" else ""
         return Configured(ready.adopted, ready.base or 0, digest, ready.state, ready.serving,
                           {"detection": dict(ready.detection),
-                           "kept": list(self.host.kept()),
                            "foreign": list(self.host.foreign())}).as_json()
 
     async def _manifest(self, request: Request) -> Reply:
         return Reply({}, pack_manifest(self.host.manifest()))
+
+    async def _kept(self, request: Request) -> Mapping[str, Any]:
+        return {"kept": list(await self.host.kept())}
 
     async def _missing(self, request: Request) -> Reply:
         asked = await request.payload.read()

@@ -193,9 +193,9 @@ class Host:
         """Whether a version of the program answers now."""
         return self._supervisor is not None and self._supervisor.serving is not None
 
-    def kept(self) -> Sequence[int]:
+    async def kept(self) -> Sequence[int]:
         """The generations that a mirrored target can go back to."""
-        return self._mirror.kept() if self._mirror is not None else ()
+        return await self._mirror.kept() if self._mirror is not None else ()
 
     def foreign(self) -> Sequence[str]:
         """What stands in a tree that was recreated, though nobody put it there for this session."""

@@ -56,9 +56,9 @@ class Mirror:
         """What the tree holds of what was put there, as it is now."""
         return self._tree.manifest()
 
-    def kept(self) -> Sequence[int]:
+    async def kept(self) -> Sequence[int]:
         """The generations that one can go back to."""
-        return self._tree.generations()
+        return await self._do(self._tree.generations)
 
     def keep(self, keep: Keep) -> None:
         """What stays of the older generations from now on."""
@@ -89,7 +89,7 @@ class Mirror:
     async def lead_back(self, number: int, supervisor: Supervisor) -> None:
         """Make the tree ``number``'s, which serves: a killed agent had put a newer batch into it
         that never was healthy. Where that can't be had, the session sends what is missing."""
-        if number == self.base or number not in self.kept():
+        if number == self.base or number not in await self.kept():
             return
         permit = Permit()
         permit.settle()

@@ -77,7 +77,7 @@ class ArchiveBase:
             self._archive.begin(number, after(live, changes))
         self._more.set()
 
-    def kept(self) -> list[int]:
+    async def kept(self) -> list[int]:
         """See Base."""
         return list(self._archive.generations())
 

@@ -13,6 +13,7 @@ from hyperbox_agent.link.messages import Configured, unpack_manifest
 from hyperbox_agent.watch.source import Source
 
 MANIFEST_TIMEOUT = 60.0
+KEPT_TIMEOUT = 60.0
 
 
 class Base(Protocol):
@@ -35,7 +36,7 @@ class Base(Protocol):
         """``changes`` are live as ``number``."""
         ...
 
-    def kept(self) -> list[int]:
+    async def kept(self) -> list[int]:
         """The generations that one can go back to."""
         ...
 
@@ -61,7 +62,6 @@ class MirrorBase:
 
     def __init__(self) -> None:
         self._number = 0
-        self._kept: list[int] = []
         self._held: Mapping[str, Entry] = {}
         self._link: Link | None = None
 
@@ -73,7 +73,6 @@ class MirrorBase:
         """See Base."""
         self._link = link
         self._number = ready.number
-        self._kept = [int(item) for item in ready.facts.get("kept", [])]
         self._held = await self._manifest(link)
 
     async def _manifest(self, link: Link) -> Mapping[str, Entry]:
@@ -91,11 +90,14 @@ class MirrorBase:
     def committed(self, number: int, changes: tuple[Change, ...]) -> None:
         """See Base."""
         self._number = number
-        self._kept.append(number)
 
-    def kept(self) -> list[int]:
-        """See Base."""
-        return list(self._kept)
+    async def kept(self) -> list[int]:
+        """See Base. Which ones the target forgets depends on their size, so it is asked."""
+        if self._link is None:
+            return []
+        answer = await self._link.call("kept", {}, timeout=KEPT_TIMEOUT)
+        kept = answer.body.get("kept")
+        return [item for item in kept if isinstance(item, int)] if isinstance(kept, list) else []
 
     async def prepare_rollback(self, number: int) -> Mapping[str, Any]:
         """The target has the content itself."""

@@ -84,7 +84,8 @@ class Session:
             self._recreated([path for path in ready.facts.get("foreign", ())
                              if path not in self._source.tree.manifest])
         # A session that was killed may have no record of what it had brought there.
-        self._pipeline.count_from(1 + max((ready.number, ready.serving or 0, *self._base.kept())))
+        kept = await self._base.kept()
+        self._pipeline.count_from(1 + max((ready.number, ready.serving or 0, *kept)))
         start = self._base.converge(ready, self._source)
         self._live = ready.serving
         self._pipeline.attach(agent)
@@ -330,7 +331,7 @@ class Session:
         return result
 
     async def _roll_back(self, number: int | None) -> dict[str, Any]:
-        wanted = self._wanted(number)
+        wanted = self._wanted(number, await self._base.kept())
         began = self._clock.now()
         body = await self._base.prepare_rollback(wanted)
         answer = await self._connection.ask(
@@ -350,8 +351,7 @@ class Session:
         self._state(State.LIVE, wanted)
         return event
 
-    def _wanted(self, number: int | None) -> int:
-        kept = self._base.kept()
+    def _wanted(self, number: int | None, kept: Sequence[int]) -> int:
         if number is None:
             older = [item for item in kept if self._live is not None and item < self._live]
             if not older:

@@ -151,7 +151,8 @@ class MemoryAgent:
         return {"configure": self._configure, "manifest": self._manifest,
                 "missing": self._missing, "generation": self._generation,
                 "settle": self._settle, "supersede": self._supersede,
-                "rollback": self._rollback, "status": self._status, "stop": self._stop,
+                "kept": self._kept, "rollback": self._rollback, "status": self._status,
+                "stop": self._stop,
                 "written": self._written, "content": self._content, "adopt": self._adopt}
 
     def _noting(self, op: str, handler: Handler) -> Handler:
@@ -173,8 +174,7 @@ class MemoryAgent:
         adopted = self.serving is not None
         self.configured = asked
         return Configured(adopted, self.number, manifest_digest(self.tree), state, self.serving,
-                          {"kept": sorted(self.generations),
-                           "foreign": self._foreign_files()}).as_json()
+                          {"foreign": self._foreign_files()}).as_json()
 
     def _foreign_files(self) -> list[str]:
         return sorted(path for path, entry in self.foreign.items()
@@ -258,6 +258,9 @@ class MemoryAgent:
         waiting = self._decided.get(number)
         if waiting is not None:
             _decide(waiting, live)
+
+    async def _kept(self, request: Request) -> Mapping[str, Any]:
+        return {"kept": sorted(self.generations)}
 
     async def _rollback(self, request: Request) -> Mapping[str, Any]:
         asked = RollbackRequest.from_json(request.body)
