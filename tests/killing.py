@@ -1,24 +1,34 @@
 """What the kill walk needs: our processes by their part, a program that shows mixed trees, and a
-reader of the mirrored tree."""
+reader of the mirrored tree.
+
+A save changes three files, adds one to a folder and removes another there, so that a tree that is
+neither all old nor all new can't hide.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import stat
+import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pytest
 from journey import Project, Steady, Up, eventually, processes
 
-PARTS = ("session", "agent", "holder", "worker", "spare")
-PHASES = ("idle", "settle", "stage", "gate", "apply", "reload", "health")
+MODES = ("in-place", "mirror")
+PHASES = ("idle", "settle", "stage", "gate", "apply", "reload", "health", "live")
+"""What a save passes through; before, and after the switch, while the old version drains."""
 FILES = ("a.py", "b.py", "c.py")
+FOLDER = "only"
+"""Holds one file, named as the save."""
 
 APP = '''\
 import http.server, os, time
@@ -28,7 +38,7 @@ print("loading", V, flush=True)
 time.sleep(0.05)
 first = True
 def tree():
-    return {open(name).read() for name in ("a.py", "b.py", "c.py")}
+    return {open(name).read()[5:-2] for name in ("a.py", "b.py", "c.py")} | set(os.listdir("only"))
 class H(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
@@ -38,6 +48,8 @@ class H(http.server.BaseHTTPRequestHandler):
             print("asked", V, flush=True)
             time.sleep(0.05)
         body = V if len(tree()) == 1 else V + " in a mixed tree"
+        if self.path == "/slow":
+            time.sleep(1.0)
         print("answered", flush=True)
         self.send_response(200); self.send_header("Content-Length", str(len(body)))
         self.end_headers(); self.wfile.write(body.encode())
@@ -53,6 +65,8 @@ MIXED = re.compile("mixed")
 def make_project(folder: Path, mode: str) -> Project:
     """A project with the program above, at ``v1``."""
     project = Project(folder, mode=mode)
+    # A folder of its own: what is left in there is this run's. Its path has to be short.
+    project.env["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="hbk-")
     save(project, "v1")
     project.write("app.py", APP)
     (project.root / "ver.py").unlink()
@@ -60,33 +74,68 @@ def make_project(folder: Path, mode: str) -> Project:
 
 
 def save(project: Project, word: str) -> None:
-    """Save all three files as one, as a checkout does: whoever watches waits for git's lock."""
+    """Save all as one, as a checkout does: whoever watches waits for git's lock."""
     lock = project.root / ".git" / "index.lock"
     lock.touch()
     for name in FILES:
         project.replace(name, f'V = "{word}"\n')
+    project.write(f"{FOLDER}/{word}", "")
+    for old in (project.root / FOLDER).iterdir():
+        if old.name != word:
+            old.unlink()
     lock.unlink()
 
 
 def pids(project: Project) -> dict[str, int]:
-    """Our processes that run now, by their part."""
+    """Our processes that run now, by their part; of several of a kind the youngest."""
     mark = f"XDG_STATE_HOME={project.env['XDG_STATE_HOME']}"
     found: dict[str, int] = {}
-    workers: list[int] = []
-    for pid, line, env in processes():
-        if mark not in env:
-            continue
-        if " up --json" in line:
-            found["session"] = pid
-        elif " serve --home " in line and "sh -c" not in line:
-            found["agent"] = pid
-        elif "run_from_arguments" in line:
-            found["holder"] = pid
-        elif line.rstrip().endswith("/worker.py"):
-            workers.append(pid)
-    # The spare was forked by the worker.
-    found.update(zip(("worker", "spare"), sorted(workers, key=_started), strict=False))
+    parents: set[str] = set()
+    ours = [one for one in processes() if mark in one[2]]
+    for pid, line, env in sorted(ours, key=lambda one: _started(one[0])):
+        part = next((part for part, words in KNOWN.items() if words in line), None)
+        if part is None:
+            # A program that was forked from the worker bears its name and its environment.
+            is_parent = line.rstrip().endswith(WORKER) and _instance(env) not in parents
+            parents.add(_instance(env))
+            part = _part_of(pid, is_parent=is_parent, forked=WORKER in line)
+        if part is not None:
+            found[part] = pid
     return found
+
+
+KNOWN = {"session": " up --json", "shell": "sh -c", "agent": " serve --home ",
+         "holder": "run_from_arguments", "mender": "import mend"}
+WORKER = "/worker.py"
+
+
+def _part_of(pid: int, *, is_parent: bool, forked: bool) -> str | None:
+    """The program is what listens; a spare waits without any socket; a worker has one, to us."""
+    sockets = _sockets(pid)
+    if sockets & _listening():
+        return "program"
+    if is_parent and sockets:
+        return "worker"
+    return "spare" if forked and not is_parent and not sockets else None
+
+
+def _instance(env: str) -> str:
+    return next((line for line in env.splitlines() if line.startswith("HYPERBOX_INSTANCE=")), "")
+
+
+def _sockets(pid: int) -> set[str]:
+    found = set()
+    with suppress(OSError):
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                found.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return {name[8:-1] for name in found if name.startswith("socket:[")}
+
+
+def _listening() -> set[str]:
+    """Inodes of the TCP sockets that listen (``0A``), of proc_net_tcp.txt."""
+    rows = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return {row.split()[9] for row in rows if row.split()[3] == "0A"}
 
 
 def _started(pid: int) -> int:
@@ -112,8 +161,70 @@ def at_phase(up: Up, phase: str, mark: int, word: str) -> None:
         if phase in ("reload", "health"):
             said = {"reload": "loading", "health": "asked"}[phase]
             return kind == "log" and event["text"] == f"{said} {word}"
+        if phase == "live":
+            return kind == "state" and event["state"] == "live"
         return kind == "phase" and event["phase"] == phase
     up.wait(there, after=mark)
+
+
+@contextmanager
+def running(project: Project) -> Iterator[Up]:
+    """``up`` with all of our processes there; afterwards nothing is left at all."""
+    with project.up() as up:
+        eventually(lambda: all_there(project), 90)
+        yield up
+    assert not residue(project), residue(project)
+    with pytest.raises(OSError, match="refused"):
+        project.ask(timeout=2)
+    shutil.rmtree(project.env["XDG_RUNTIME_DIR"])
+
+
+def all_there(project: Project) -> bool:
+    """Whether each part of ours runs."""
+    return {"agent", "holder", "worker", "spare", "program"} <= set(pids(project))
+
+
+class Walk:
+    """Saves one after the other, each with a kill in it."""
+
+    def __init__(self, project: Project, up: Up) -> None:
+        self.project = project
+        self.up = up
+        self.number = 1
+
+    def next_word(self) -> str:
+        """What the next save says."""
+        self.number += 1
+        return f"v{self.number}"
+
+    def strike(self, parts: Sequence[str], phase: str) -> None:
+        """Kill them in this phase; what was saved last must go live by itself."""
+        ours, mark = pids(self.project), self.up.mark()
+        word = self.save_until(phase)
+        kill(*(ours[part] for part in parts))
+        if "spare" in parts and phase != "idle" and self._was_the_program(mark):
+            word = ""
+        if word:
+            converged(self.project, word)
+        if phase == "idle" or not word:
+            word = self.next_word()
+            save(self.project, word)
+            converged(self.project, word)
+
+    def _was_the_program(self, mark: int) -> bool:
+        """Whether the spare had become the new version when it was killed, so that this failed."""
+        error = self.up.wait_generation(verdict=None, after=mark)["error"]
+        assert error is None or "SIGKILL" in error["message"], error
+        return error is not None
+
+    def save_until(self, phase: str) -> str:
+        """Save, and return when the save is in ``phase``; gives what the newest save says."""
+        if phase == "idle":
+            return f"v{self.number}"
+        word, mark = self.next_word(), self.up.mark()
+        save(self.project, word)
+        at_phase(self.up, phase, mark, word)
+        return word
 
 
 class Reader(threading.Thread):
@@ -168,24 +279,30 @@ def reading(project: Project) -> Iterator[Reader | None]:
 
 def is_whole(project: Project) -> bool:
     """Whether the mirrored tree is all of one generation."""
-    return len({(project.tree / name).read_text() for name in FILES}) == 1
+    said = {(project.tree / name).read_text()[5:-2] for name in FILES}
+    return len(said.union(os.listdir(project.tree / FOLDER))) == 1
 
 
+LONGEST = 20.0
+"""Seconds; a program that crashes again and again pauses for up to 4 of them in a walk."""
 CUT = re.compile("RemoteDisconnected|ConnectionReset|IncompleteRead|BrokenPipe|BadStatusLine")
 
 
-def check_answers(steady: Steady, project: Project, *, holders: int = 0) -> None:
-    """None failed, but what was in flight (or kept) at the death of ``holders`` port holders."""
+def check_answers(steady: Steady, project: Project, *, cuts: int = 0) -> None:
+    """None failed, but what was in flight (or kept) at ``cuts`` deaths of what it went through; and
+    none waited for longer than the longest of its restarts."""
     cut = [one for one in steady.failures if CUT.search(one)]
     assert len(cut) == len(steady.failures), steady.failures
-    assert len(cut) <= 2 * holders, steady.failures
+    assert len(cut) <= 2 * cuts, steady.failures
+    assert steady.longest < LONGEST, steady.longest
     assert not [word for word in steady.answers if word.startswith("mixed")], steady.answers
     if project.mode == "mirror":
         assert not [word for word in steady.answers if MIXED.search(word)], steady.answers
 
 
 def residue(project: Project) -> list[str]:
-    """Sockets and half-made files that lie in the run's folders."""
+    """What of the run lies in its folders: sockets, locks, half-made files. What makes the next
+    start quick stays: the store, compiled code, what was learned, the agent's own archive."""
     base = Path(project.env["XDG_STATE_HOME"]).parent
     found = []
     for folder, folders, names in os.walk(base):
@@ -195,9 +312,10 @@ def residue(project: Project) -> list[str]:
             if stat.S_ISSOCK(path.lstat().st_mode) or name.endswith((".new", ".tmp")) or name in (
                     "peers", "instances.json", "journal"):
                 found.append(str(path))
-        if Path(folder).name in ("stage", "trash", "tmp") and (folders or names):
+        if Path(folder).name in ("stage", "trash", "tmp", "run") and (folders or names):
             found.append(f"{folder}: {folders + names}")
-    return found
+    # Of the runtime folder, a folder of ours for all projects may stay.
+    return found + [str(path) for path in Path(project.env["XDG_RUNTIME_DIR"]).glob("*/*")]
 
 
 def down(project: Project) -> None:
