@@ -7,7 +7,8 @@ unexport PYTHONDONTWRITEBYTECODE
 unexport PYTHONUNBUFFERED
 unexport VIRTUAL_ENV
 
-jobs := env("HYPERBOX_TEST_JOBS", "2")
+# More than this project's smallest machine has cores: the journeys wait as long as they work.
+jobs := env("HYPERBOX_TEST_JOBS", "3")
 # The command runs from this environment, but the user's project must not take it for its own: its
 # folder is the first on PATH here and is taken off again.
 venv := justfile_directory() / ".venv/bin"

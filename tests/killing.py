@@ -91,7 +91,7 @@ def pids(project: Project) -> dict[str, int]:
     mark = f"XDG_STATE_HOME={project.env['XDG_STATE_HOME']}"
     found: dict[str, int] = {}
     parents: set[str] = set()
-    ours = [one for one in processes() if mark in one[2]]
+    ours = [one for one in processes(mark) if mark in one[2]]
     for pid, line, env in sorted(ours, key=lambda one: _started(one[0])):
         part = next((part for part, words in KNOWN.items() if words in line), None)
         if part is None:

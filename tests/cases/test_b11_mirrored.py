@@ -12,7 +12,7 @@ from journey import Project, processes, same_trees
 def session_link(project: Project) -> int:
     """The program in between that carries the session's link: the agent's own process here."""
     mark = project.env["XDG_STATE_HOME"]
-    found = [pid for pid, line, env in processes()
+    found = [pid for pid, line, env in processes(mark)
              if " serve --home " in line and f"XDG_STATE_HOME={mark}" in env]
     return found[0]
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.needs("linux")
 
 def agent_of(project: Project) -> int:
     mark = project.env["XDG_STATE_HOME"]
-    found = [pid for pid, line, env in processes()
+    found = [pid for pid, line, env in processes(mark)
              if " serve --home " in line and f"XDG_STATE_HOME={mark}" in env]
     assert len(found) == 1, found
     return found[0]

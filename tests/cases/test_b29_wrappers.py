@@ -35,7 +35,7 @@ SIZES = {"shell": 2, "runner": 2, "daemon": 3}
 def of_the_program(project: Project) -> list[str]:
     """All that runs of the program's versions, found by the mark in their environment."""
     state = f"XDG_STATE_HOME={project.env['XDG_STATE_HOME']}"
-    return [f"{pid} {line}" for pid, line, env in processes()
+    return [f"{pid} {line}" for pid, line, env in processes(state)
             if state in env and "HYPERBOX_INSTANCE=" in env and "worker.py" not in line]
 
 
