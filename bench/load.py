@@ -12,10 +12,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import json
 import sys
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from bench.stats import percentile
@@ -27,6 +29,7 @@ FAILURES: dict[type[BaseException], str] = {
     asyncio.IncompleteReadError: "empty", asyncio.TimeoutError: "timeout", TimeoutError: "timeout"}
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Follow = Callable[[int, "Stream"], Awaitable[None]]
 
 
 class Load:
@@ -142,32 +145,37 @@ async def follow_events(port: int, stream: Stream) -> None:
         await asyncio.sleep(0.05)
 
 
-async def follow_websocket(port: int, stream: Stream) -> None:
-    """Say something on ``/ws`` ten times a second and hear it back, for ever."""
+def websocket_follower() -> Follow:
+    """A client of ``/ws`` that says something ten times a second and hears it back, for ever.
+
+    Imports its library here, before the load begins: it takes longer than most requests wait.
+    """
     from websockets.asyncio.client import connect
     from websockets.exceptions import WebSocketException
 
-    while True:
-        with contextlib.suppress(OSError, WebSocketException, asyncio.TimeoutError):
-            async with connect(f"ws://127.0.0.1:{port}/ws", close_timeout=0.2) as socket:
-                stream.connections += 1
-                while True:
-                    await socket.send("x")
-                    await socket.recv()
-                    stream.message()
-                    await asyncio.sleep(0.1)
-        await asyncio.sleep(0.05)
+    async def follow_websocket(port: int, stream: Stream) -> None:
+        while True:
+            with contextlib.suppress(OSError, WebSocketException, asyncio.TimeoutError):
+                async with connect(f"ws://127.0.0.1:{port}/ws", close_timeout=0.2) as socket:
+                    stream.connections += 1
+                    while True:
+                        await socket.send("x")
+                        await socket.recv()
+                        stream.message()
+                        await asyncio.sleep(0.1)
+            await asyncio.sleep(0.05)
+
+    return follow_websocket
 
 
-async def run(port: int, rate: float, streams: list[str]) -> dict[str, Any]:
+async def run(port: int, rate: float, follow: dict[str, Follow]) -> dict[str, Any]:
     """Load and streams until standard input ends."""
     stop = asyncio.Event()
     asyncio.get_running_loop().run_in_executor(None, sys.stdin.buffer.read).add_done_callback(
         lambda _: stop.set())
     load = Load(port, rate)
-    followers = {"events": follow_events, "websocket": follow_websocket}
-    open_streams = {name: Stream() for name in streams}
-    tasks = [asyncio.create_task(followers[name](port, stream))
+    open_streams = {name: Stream() for name in follow}
+    tasks = [asyncio.ensure_future(follow[name](port, stream))
              for name, stream in open_streams.items()]
     await load.run(stop)
     for task in tasks:
@@ -185,7 +193,11 @@ def main() -> None:
     parser.add_argument("--stream", action="append", default=[],
                         choices=("events", "websocket"))
     args = parser.parse_args()
-    print(json.dumps(asyncio.run(run(args.port, args.rate, args.stream))))
+    makers = {"events": lambda: follow_events, "websocket": websocket_follower}
+    follow = {name: makers[name]() for name in args.stream}
+    # What the collector would walk again and again during the load is what was imported for it.
+    gc.freeze()
+    print(json.dumps(asyncio.run(run(args.port, args.rate, follow))))
 
 
 if __name__ == "__main__":

@@ -62,7 +62,8 @@ class FakeSupervisor:
         return RungChoice(Rung.COLD, "a test")
 
     async def reload(self, number: int, choice: RungChoice, *, root: str,
-                     permit: Callable[[], Awaitable[bool]]) -> Reloaded:
+                     permit: Callable[[], Awaitable[bool]],
+                     taken_back: Callable[[], Awaitable[None]]) -> Reloaded:
         if self.error is not None:
             raise self.error
         return Reloaded(await permit(), False, choice.rung, choice.why)

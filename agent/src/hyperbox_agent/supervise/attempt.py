@@ -62,7 +62,7 @@ class Attempts:
 
     async def _try_warm(self, number: int, root: str, why: str) -> Attempt:
         """A warm attempt; without an instance where it has to be cold, ``why`` says the reason."""
-        spare, missing = self._warm.take()
+        spare, missing = await self._warm.take()
         if spare is None:
             return Attempt(Rung.COLD, f"{why}; cold: {missing}")
         attempt = Attempt(Rung.WARM, why)
@@ -74,7 +74,12 @@ class Attempts:
         if attempt.instance is None:
             return Attempt(Rung.COLD, f"{why}; cold: the child that was forked ahead has died")
         self._service.started(attempt.instance)
-        if await self._is_deaf(spare, attempt.instance):
+        try:
+            deaf = await self._is_deaf(spare, attempt.instance)
+        except BaseException:
+            self._service.dispose(attempt.instance)
+            raise
+        if deaf:
             self._service.dispose(attempt.instance)
             return Attempt(Rung.COLD, f"{why}; cold: the child that was forked ahead is stuck")
         await self._check(attempt, attempt.instance, began)

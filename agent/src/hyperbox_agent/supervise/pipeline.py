@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from hyperbox_agent.core.clock import Clock
@@ -228,7 +228,8 @@ class Pipeline:
         elif self._manual:
             await self._do(self._manual.pop(0))
             self._wake.set()
-        elif self._waiting is not None and self.agent is not None:
+        elif self._waiting is not None and self.agent is not None and (
+                self._waiting.calm or self._first):
             self._launch(self.agent, self._waiting)
 
     async def _do(self, manual: _Manual) -> None:
@@ -347,12 +348,13 @@ class Pipeline:
                                       batch.first_event, batch.last_event)
             self.source.poke()
             return
-        if not self.source.quiet and not self._first:
+        changes = self.source.changes()
+        drafted = not waiting.settled and waiting.changes == changes
+        if not self.source.quiet and not self._first and not drafted:
             # More was seen since, perhaps half of a checkout: its own batch holds all of this too.
             self._waiting = None
             return
-        self._waiting = Batch(waiting.serial, self.source.changes(), waiting.settled,
-                              waiting.first_event, waiting.last_event)
+        self._waiting = replace(waiting, changes=changes)
 
     async def _tell_changed(self) -> None:
         async with self._changed:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +25,7 @@ from hyperbox_agent.supervise.config import AppConfig
 from hyperbox_agent.supervise.health import after_exit
 from hyperbox_agent.supervise.instance import Instance, Sink
 from hyperbox_agent.supervise.learned import LearnedModules
+from hyperbox_agent.supervise.limits import cancel
 from hyperbox_agent.supervise.mend import mark_of
 from hyperbox_agent.supervise.output import Room
 from hyperbox_agent.supervise.port import Stats
@@ -57,6 +58,8 @@ _LEARN_LATE = 2.0
 
 Permit = Callable[[], Awaitable[bool]]
 """Whether a healthy version may go live; waits until that is known."""
+TakenBack = Callable[[], Awaitable[None]]
+"""Returns once it is known that the version won't go live, and until then does not."""
 Locate = Callable[[int], Awaitable["str | None"]]
 """The root that has the content of a generation now; None: nowhere."""
 
@@ -73,6 +76,23 @@ class Reloaded:
     """``reload``: until the new version listened; ``health``: until it was healthy."""
     error: Failure | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Leave:
+    permit: Permit
+    taken_back: TakenBack | None
+
+    async def unless_taken_back(self, start: Coroutine[Any, Any, Attempt]) -> Attempt | None:
+        """The outcome of ``start``; None where it was taken back, and broken off."""
+        starting = asyncio.ensure_future(start)
+        told = asyncio.ensure_future(self.taken_back()) if self.taken_back is not None else None
+        try:
+            await asyncio.wait({task for task in (starting, told) if task is not None},
+                               return_when=asyncio.FIRST_COMPLETED)
+            return starting.result() if starting.done() else None
+        finally:
+            await cancel(starting, told)
 
 
 class Supervisor:
@@ -235,18 +255,19 @@ class Supervisor:
 
     # -- reloading --------------------------------------------------------------------------------
 
-    async def reload(self, number: int, choice: RungChoice, *, root: str,
-                     permit: Permit) -> Reloaded:
+    async def reload(self, number: int, choice: RungChoice, *, root: str, permit: Permit,
+                     taken_back: TakenBack | None = None) -> Reloaded:
         """Put a version in place of the one that answers now.
 
         Starts it, checks its health, awaits ``permit`` (False: superseded, it is ended again),
-        switches the port and drains the old one in the background. Where versions must not
-        overlap, ``permit`` is asked before the old one is stopped. Raises AgentError after
-        ``stop``, PortError where the port is lost.
+        switches the port and drains the old one in the background. A start that is ``taken_back``
+        is broken off. Where versions must not overlap, ``permit`` is asked before the old one is
+        stopped. Raises AgentError after ``stop``, PortError where the port is lost.
         """
         if self._stopping is not None:
             raise AgentError("the program is being stopped")
-        task = asyncio.get_running_loop().create_task(self._reload(number, choice, root, permit))
+        leave = _Leave(permit, taken_back)
+        task = asyncio.get_running_loop().create_task(self._reload(number, choice, root, leave))
         self._tasks.watch(task)
         try:
             return await task
@@ -270,11 +291,11 @@ class Supervisor:
         return await self._again(self.serving, root)
 
     async def _reload(self, number: int, choice: RungChoice, root: str,
-                      permit: Permit) -> Reloaded:
+                      leave: _Leave) -> Reloaded:
         await self._revival.stop()
         async with self._turn:
             try:
-                reloaded = await self._reload_in_turn(number, choice, root, permit)
+                reloaded = await self._reload_in_turn(number, choice, root, leave)
             except ProgramError as error:
                 reloaded = Reloaded(False, False, choice.rung, choice.why, error=Failure(
                     "reload", error.message, error.file, error.line, error.hint))
@@ -286,16 +307,16 @@ class Supervisor:
         return reloaded
 
     async def _reload_in_turn(self, number: int, choice: RungChoice, root: str,
-                              permit: Permit) -> Reloaded:
+                              leave: _Leave) -> Reloaded:
         live = self._service.live
         if choice.rung <= Rung.NOTIFY and live is not None:
-            return await self._without_process(number, choice, permit)
+            return await self._without_process(number, choice, leave.permit)
         if self.serving is None:
             self._service.tell(State.STARTING, number)
         why = await self._prepare_environment(number, choice, root)
         if self.config.overlaps or live is None:
-            return await self._beside(number, choice.rung, why, root, permit)
-        return await self._instead(number, choice.rung, why, root, permit)
+            return await self._beside(number, choice.rung, why, root, leave)
+        return await self._instead(number, choice.rung, why, root, leave.permit)
 
     async def _without_process(self, number: int, choice: RungChoice,
                                permit: Permit) -> Reloaded:
@@ -320,14 +341,16 @@ class Supervisor:
         return why
 
     async def _beside(self, number: int, rung: Rung, why: str, root: str,
-                      permit: Permit) -> Reloaded:
+                      leave: _Leave) -> Reloaded:
         """The old version serves until the new one is healthy and permitted."""
-        attempt = await self._attempts.make(number, rung, why, root)
+        attempt = await leave.unless_taken_back(self._attempts.make(number, rung, why, root))
+        if attempt is None:
+            return Reloaded(False, True, rung, why)
         instance = attempt.instance
         if instance is None or not attempt.ok:
             return self._failed(attempt)
         try:
-            permitted = await permit()
+            permitted = await leave.permit()
         except BaseException:
             self._service.dispose(instance)
             raise

@@ -20,7 +20,7 @@ from typing import Any
 from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.errors import ProgramError
 from hyperbox_agent.supervise.learned import LearnedModules
-from hyperbox_agent.supervise.limits import cancel
+from hyperbox_agent.supervise.limits import cancel, first_of
 from hyperbox_agent.supervise.process import Child, Ends, Pipes, open_pipes
 from hyperbox_agent.supervise.records import Record
 from hyperbox_agent.supervise.worker import (
@@ -34,6 +34,8 @@ from hyperbox_langpacks.base import Diagnostic, WorkerSpec
 GATE_TIMEOUT = 30.0
 PREPARE_TIMEOUT = 120.0
 FORK_TIMEOUT = 10.0
+FORK_PATIENCE = 1.0
+"""Seconds for which a version that is to start waits for the child that is being forked for it."""
 CALM = 2.0
 """Seconds without a reload before new modules are worth a new prepared parent."""
 ENOUGH_NEW = 3
@@ -202,8 +204,13 @@ class Warm:
         self._problem(f"the gate could not check this change: {problem}")
         return ()
 
-    def take(self) -> tuple[Spare | None, str]:
-        """The spare, the caller's from now on; or None and why there is none."""
+    async def take(self) -> tuple[Spare | None, str]:
+        """The spare, the caller's from now on; or None and why there is none.
+
+        One that is being forked is waited for: that takes less than the cold start instead.
+        """
+        if self._forking.locked() and not self.ready:
+            await first_of(self._clock, FORK_PATIENCE, self.settled())
         spare, self._now.spare = self._now.spare, None
         self._calm_since = self._clock.now()
         if spare is None:
@@ -358,6 +365,8 @@ class Warm:
             self._now.spare.discard()
             self._now.spare = None
         async with self._forking:
+            if self.ready:
+                return
             spare = await self._fork(worker)
             if worker is self._now.worker and not self._closed:
                 self._now.spare, self._now.refused = spare, None

@@ -33,6 +33,10 @@ HELD = 10.0
 """Seconds for which what the target had no room for is left out of batches; ``flush`` asks again
 at once, and so does a change of the path itself."""
 
+BREATH = 0.025
+"""Seconds of quiet after which work on several changed files may begin ahead of their settling.
+Without it, it would begin anew with each file of a save-all, at the price of what is answering."""
+
 OWN = 1.0
 """Seconds within which a change of a path that the program opened for writing is its own."""
 
@@ -52,6 +56,9 @@ class Batch:
     """False: more may follow, work on it may begin but must not go live."""
     first_event: float
     last_event: float
+    calm: bool = True
+    """Whether work on it is worth beginning. False: it only says that what went before it is out of
+    date; it comes again as soon as nothing has followed for a moment."""
 
 
 class Source:
@@ -87,6 +94,8 @@ class Source:
         self._dirty: dict[str, Entry | None] = {}
         self._serial = 0
         self._drafted: tuple[Change, ...] | None = None
+        self._calm = True
+        """Whether what was drafted was handed out as calm."""
         self._handed = False
         """Changes were handed out and neither accepted nor undone since."""
         self._forced = False
@@ -343,10 +352,16 @@ class Source:
         if len(self._dirty) > self._draft_limit or self._unstable or self._locked():
             return None
         changes = self.changes()
-        if changes == self._drafted or (not changes and not self._drafted and not self._handed):
+        if not changes and not self._drafted and not self._handed:
             return None
-        self._drafted = changes
+        calm = len(changes) <= 1 or self._clock.now() >= self._calm_at()
+        if changes == self._drafted and (self._calm or not calm):
+            return None
+        self._drafted, self._calm = changes, calm
         return self._batch(changes, settled=False)
+
+    def _calm_at(self) -> float:
+        return self._settler.last + BREATH
 
     def _hand_out(self, *, settled: bool) -> Batch | None:
         drafted, self._drafted = self._drafted, None
@@ -364,7 +379,8 @@ class Source:
         self._serial += 1
         now = self._clock.now()
         first = self._settler.first if self._settler.first is not None else now
-        return Batch(self._serial, changes, settled, first, self._settler.last or now)
+        return Batch(self._serial, changes, settled, first, self._settler.last or now,
+                     settled or self._calm)
 
     async def _wait(self) -> None:
         """Until an event comes or the clock reaches what was decided to be waited for."""
@@ -393,6 +409,8 @@ class Source:
             if self._unstable and self._settler.first is not None:
                 deadline = max(deadline, self._settler.first + self._settler.cap)
             times.append(deadline)
+            if self._drafted and not self._calm and self._calm_at() > now:
+                times.append(self._calm_at())
         if not times:
             return None
         return max(min(times) - now, 0.0) or LOCK_LOOK
