@@ -29,10 +29,10 @@ class ScriptedSource:
         self.serial = 0
         self.quiet = True
 
-    def save(self, *changes: Change, settled: bool = True) -> None:
+    def save(self, *changes: Change, settled: bool = True, calm: bool = True) -> None:
         self.serial += 1
         self.dirty.update({item.path: item for item in changes})
-        self.queue.put_nowait(Batch(self.serial, self.changes(), settled, 0.0, 0.0))
+        self.queue.put_nowait(Batch(self.serial, self.changes(), settled, 0.0, 0.0, calm))
 
     def changes(self) -> tuple[Change, ...]:
         return tuple(self.dirty[path] for path in sorted(self.dirty))
@@ -179,6 +179,28 @@ async def test_a_draft_that_grew_gives_its_number_to_the_next(bench: Bench) -> N
     await bench.flushed()
     assert bench.ears.ends == [(1, Verdict.COMMITTED)]
     assert [item.path for item in bench.agent.requests[1][1]] == ["a.py", "b.py"]
+
+
+async def test_files_that_still_come_end_what_is_begun_and_begin_nothing(bench: Bench) -> None:
+    bench.source.quiet = False
+    bench.source.save(change("a.py", "1"), settled=False)
+    assert await bench.started() == 1
+    bench.source.save(change("b.py", "1"), settled=False, calm=False)
+    while bench.agent.running:
+        await asyncio.sleep(0)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert bench.agent.started.empty()
+    bench.source.save(settled=False)
+    assert await bench.started() == 1
+    assert [item.path for item in bench.agent.requests[1][1]] == ["a.py", "b.py"]
+    bench.source.quiet = True
+    bench.source.save()
+    while not bench.agent.settled:
+        await asyncio.sleep(0)
+    bench.agent.decide(1, Verdict.COMMITTED)
+    await bench.flushed()
+    assert bench.ears.ends == [(1, Verdict.COMMITTED)]
 
 
 async def test_a_settled_generation_that_is_superseded_keeps_its_number(bench: Bench) -> None:

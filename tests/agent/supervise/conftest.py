@@ -112,9 +112,11 @@ class Program:
 
     async def reload(self, supervisor: Supervisor, number: int, rung: Rung = Rung.COLD, *,
                      root: Path | None = None,
-                     permit: Callable[[], Awaitable[bool]] | None = None) -> Reloaded:
+                     permit: Callable[[], Awaitable[bool]] | None = None,
+                     taken_back: Callable[[], Awaitable[None]] | None = None) -> Reloaded:
         return await supervisor.reload(number, RungChoice(rung, "a test"),
-                                       root=str(root or self.root), permit=permit or _yes)
+                                       root=str(root or self.root), permit=permit or _yes,
+                                       taken_back=taken_back)
 
     async def ask(self, path: str = "/") -> str:
         """The body of one complete answer."""

@@ -87,6 +87,21 @@ async def test_a_superseded_version_never_answers(program: Any, helpers: Any) ->
     await helpers.until(lambda: len(program.marked()) == 1)
 
 
+async def test_a_start_that_is_taken_back_is_broken_off(program: Any, helpers: Any) -> None:
+    supervisor = program.supervisor()
+    await supervisor.open()
+    await program.reload(supervisor, 1)
+    program.write(ver="import time\ntime.sleep(600)\n")
+
+    async def when_it_runs() -> None:
+        await helpers.until(lambda: len(program.marked()) == 2)
+
+    gone = await program.reload(supervisor, 2, taken_back=when_it_runs)
+    assert (gone.ok, gone.superseded, gone.error) == (False, True, None)
+    await helpers.until(lambda: len(program.marked()) == 1)
+    assert await program.ask() == "v1"
+
+
 async def test_who_dies_while_it_waits_for_its_permit_does_not_go_live(
         program: Any, helpers: Any) -> None:
     supervisor = program.supervisor()

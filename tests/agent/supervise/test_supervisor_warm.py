@@ -53,6 +53,16 @@ async def test_the_second_start_is_warm_and_every_one_after_it(
     assert program.marked() == []
 
 
+async def test_a_save_on_the_heels_of_another_is_warm_too(program: Any, helpers: Any) -> None:
+    supervisor = with_pack(program)
+    await warm_up(program, helpers, supervisor)
+    for number in range(2, 5):
+        program.write(ver=f"V = 'v{number}'\n")
+        done = await program.reload(supervisor, number, Rung.WARM)
+        assert (done.ok, done.rung) == (True, Rung.WARM), done.why
+        assert await program.ask() == f"v{number}"
+
+
 async def test_what_mends_a_broken_save_is_warm_too(program: Any, helpers: Any) -> None:
     supervisor = with_pack(program)
     await warm_up(program, helpers, supervisor)
@@ -81,23 +91,33 @@ async def test_the_gate_finds_the_line_with_the_projects_own_interpreter(program
     assert await supervisor.gate([("ver.py", str(staged))]) == ()
 
 
-@pytest.mark.parametrize(("number", "words"), [
-    (signal.SIGKILL, "the child that was forked ahead has died"),
-    (signal.SIGSTOP, "the child that was forked ahead is stuck")])
-async def test_a_spare_that_is_dead_or_stuck_costs_a_cold_start_and_is_said(
-        program: Any, helpers: Any, number: signal.Signals, words: str) -> None:
+async def test_a_spare_that_is_stuck_costs_a_cold_start_and_is_said(
+        program: Any, helpers: Any) -> None:
     supervisor = with_pack(program)
     await warm_up(program, helpers, supervisor)
     spare = supervisor.status()["warm"]["spare"]
-    os.kill(spare, number)
+    os.kill(spare, signal.SIGSTOP)
     await helpers.until(lambda: getattr(procfs.read_stat(spare), "state", "Z") in "TZ")
     program.write(ver="V = 'v2'\n")
     done = await program.reload(supervisor, 2, Rung.WARM)
     assert (done.ok, done.rung) == (True, Rung.COLD)
-    assert words in done.why
+    assert "the child that was forked ahead is stuck" in done.why
     assert await program.ask() == "v2"
     await helpers.until(lambda: not procfs.is_alive(spare, -1)
                         and not os.path.exists(f"/proc/{spare}"))
+
+
+async def test_a_spare_that_has_died_is_replaced_by_another(program: Any, helpers: Any) -> None:
+    supervisor = with_pack(program)
+    await warm_up(program, helpers, supervisor)
+    spare = supervisor.status()["warm"]["spare"]
+    os.kill(spare, signal.SIGKILL)
+    await helpers.until(lambda: not procfs.is_alive(spare, -1))
+    program.write(ver="V = 'v2'\n")
+    done = await program.reload(supervisor, 2, Rung.WARM)
+    assert (done.ok, done.rung) == (True, Rung.WARM), done.why
+    assert await program.ask() == "v2"
+    await helpers.until(lambda: not os.path.exists(f"/proc/{spare}"))
 
 
 async def test_a_parent_that_was_killed_is_prepared_anew_after_the_save_that_it_misses(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,13 @@ from hyperbox_agent.core.entries import Change, Entry, Kind
 from hyperbox_agent.core.generation import Verdict
 from hyperbox_agent.errors import PortError
 from hyperbox_agent.supervise.supervisor import Reloaded
-from hyperbox_agent.supervise.transaction import Permit, Transaction, Work
+from hyperbox_agent.supervise.transaction import (
+    COMPANY,
+    Permit,
+    Transaction,
+    Work,
+    not_before,
+)
 from hyperbox_langpacks.base import Rung, RungChoice
 
 SAVED = (Change("state.json", None, Entry("state.json", Kind.FILE, digest=b"1" * 32)),)
@@ -66,7 +73,44 @@ class FakeSupervisor:
                      taken_back: Callable[[], Awaitable[None]]) -> Reloaded:
         if self.error is not None:
             raise self.error
-        return Reloaded(await permit(), False, choice.rung, choice.why)
+        permitted = await permit()
+        return Reloaded(permitted, not permitted, choice.rung, choice.why)
+
+
+@pytest.mark.parametrize(("took", "waits"), [
+    (0.008, 0.004), (0.018, 0.009), (0.025, COMPANY - 0.025), (0.040, 0.0)])
+def test_a_lone_file_waits_for_company_no_longer_than_half_of_what_it_took(
+        took: float, waits: float) -> None:
+    assert max(0.0, not_before(100.0, 100.0 + took) - 100.0 - took) == pytest.approx(waits)
+
+
+class SlowClock(SystemClock):
+    """A start on it took long enough to be worth a wait; pauses end when they are told to."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+        self.pauses: list[float] = []
+
+    def now(self) -> float:
+        self.at += 0.002
+        return self.at
+
+    async def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        await asyncio.Event().wait()
+
+
+async def test_company_that_comes_during_the_wait_takes_it_back() -> None:
+    clock, permit, supervisor = SlowClock(), Permit(), FakeSupervisor()
+    permit.settle()
+    made: Any = supervisor
+    transaction = Transaction(made, FakeStage(False), clock, lambda event: None)
+    running = asyncio.ensure_future(transaction.run(Work(2, SAVED, permit)))
+    while not clock.pauses:
+        await asyncio.sleep(0)
+    permit.supersede()
+    assert (await running).verdict is Verdict.SUPERSEDED
+    assert 0 < clock.pauses[0] <= COMPANY
 
 
 async def run(stage: FakeStage, supervisor: FakeSupervisor) -> Any:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from hyperbox_agent.clock import SystemClock
 from hyperbox_agent.core.ignore import IgnoreOptions
 from hyperbox_agent.errors import WatchError
+from hyperbox_agent.watch.base import Hint, Problem, What
 from hyperbox_agent.watch.choose import choose_watcher
 from hyperbox_agent.watch.gitlock import GitLock, git_dir
-from hyperbox_agent.watch.source import Batch, Source
+from hyperbox_agent.watch.source import BREATH, Batch, Source
 from hyperbox_agent.watch.tree import SourceTree
 
 
@@ -55,6 +57,68 @@ async def test_a_draft_comes_first_and_the_settled_batch_has_the_same_changes(so
     assert draft.changes == whole.changes
     assert paths(whole) == ["a.py"]
     assert whole.serial > draft.serial
+
+
+class HandWatcher:
+    """Says what it is told to say."""
+
+    name = "hand"
+    problems: ClassVar[dict[str, Problem]] = {}
+
+    def __init__(self, sink: Callable[[list[Hint]], None]) -> None:
+        self.say = sink
+
+    def start(self, dirs: object) -> None: ...
+    def add(self, path: str) -> None: ...
+    def forget(self, path: str) -> None: ...
+    def drain(self) -> None: ...
+    def catch_up(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class HandClock:
+    """Moves when it is moved."""
+
+    def __init__(self) -> None:
+        self.at = 100.0
+        self._moved = asyncio.Event()
+
+    def now(self) -> float:
+        return self.at
+
+    async def sleep(self, seconds: float) -> None:
+        until = self.at + seconds
+        while self.at < until:
+            await self._moved.wait()
+
+    def move(self, seconds: float) -> None:
+        self.at += seconds
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+
+
+async def test_work_on_several_files_begins_when_they_pause(tmp_path: Path) -> None:
+    clock, said = HandClock(), []
+    tree = SourceTree(str(tmp_path), options=IgnoreOptions(), cache_file=None)
+    source = Source(tree, lambda sink: said.append(HandWatcher(sink)) or said[0], clock)
+    source.open()
+
+    async def after(path: str | None, seconds: float) -> Batch:
+        clock.move(seconds)
+        if path is not None:
+            write(source, path, "2\n")
+            said[0].say([Hint(path, What.WRITTEN, clock.now())])
+        return await asyncio.wait_for(source.next(), 30)
+
+    lone = await after("a.py", 0.0)
+    at_once = await after("b.py", 0.010)
+    paused = await after(None, BREATH)
+    whole = await after(None, 0.060 - BREATH)
+    assert (paths(lone), lone.settled, lone.calm) == (["a.py"], False, True)
+    assert (paths(at_once), at_once.settled, at_once.calm) == (["a.py", "b.py"], False, False)
+    assert (paused.changes, paused.settled, paused.calm) == (at_once.changes, False, True)
+    assert (whole.changes, whole.settled, whole.calm) == (at_once.changes, True, True)
+    source.close()
 
 
 async def test_what_is_not_accepted_is_part_of_the_next_batch(source) -> None:

@@ -8,6 +8,7 @@ that a gate never waits for an import.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import json
 import os
@@ -134,7 +135,8 @@ class Warm:
         self._now = _State()
         self._starting: asyncio.Task[Worker] | None = None
         self._refreshing: asyncio.Task[None] | None = None
-        self._closing: set[asyncio.Task[None]] = set()
+        self._behind: set[asyncio.Task[None]] = set()
+        """What ends by itself, and is waited for at the end."""
         self._closed = False
         self._envs: dict[str, Mapping[str, str]] = {}
         """Environment of each worker by its mark."""
@@ -207,10 +209,13 @@ class Warm:
     async def take(self) -> tuple[Spare | None, str]:
         """The spare, the caller's from now on; or None and why there is none.
 
-        One that is being forked is waited for: that takes less than the cold start instead.
+        Where a prepared parent can fork one it is waited for: that takes less than a cold start.
         """
-        if self._forking.locked() and not self.ready:
-            await first_of(self._clock, FORK_PATIENCE, self.settled())
+        if self._now.prepared and not self.ready:
+            forking = asyncio.ensure_future(self._fork_now())
+            self._behind.add(forking)
+            forking.add_done_callback(self._behind.discard)
+            await first_of(self._clock, FORK_PATIENCE, forking)
         spare, self._now.spare = self._now.spare, None
         self._calm_since = self._clock.now()
         if spare is None:
@@ -248,8 +253,8 @@ class Warm:
         self._closed = True
         await cancel(self._refreshing, self._starting)
         await self._drop_worker()
-        if self._closing:
-            await asyncio.gather(*self._closing, return_exceptions=True)
+        if self._behind:
+            await asyncio.gather(*self._behind, return_exceptions=True)
 
     # -- the worker -------------------------------------------------------------------------------
 
@@ -354,8 +359,8 @@ class Warm:
         if old.worker is not None:
             self._envs.pop(old.worker.mark, None)
             closing = asyncio.get_running_loop().create_task(old.worker.close())
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+            self._behind.add(closing)
+            closing.add_done_callback(self._behind.discard)
 
     async def _fork_ahead(self) -> None:
         worker = self._now.worker
@@ -372,6 +377,10 @@ class Warm:
                 self._now.spare, self._now.refused = spare, None
             else:
                 spare.discard()
+
+    async def _fork_now(self) -> None:
+        with contextlib.suppress(WorkerError):  # its replacement is seen to after the next start
+            await self._fork_ahead()
 
     async def settled(self) -> None:
         """Return when no fork is under way, so that ``pids`` has them all."""
