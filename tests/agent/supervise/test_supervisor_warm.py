@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from hyperbox_agent.supervise import procfs
 from hyperbox_langpacks.base import Command, FileChange, Rung
 from hyperbox_langpacks.python.pack import PythonPack

@@ -62,26 +62,14 @@ class Attempts:
 
     async def _try_warm(self, number: int, root: str, why: str) -> Attempt:
         """A warm attempt; without an instance where it has to be cold, ``why`` says the reason."""
-        spare, missing = await self._warm.take()
-        if spare is None:
-            return Attempt(Rung.COLD, f"{why}; cold: {missing}")
         attempt = Attempt(Rung.WARM, why)
         began = self._clock.now()
         try:
-            attempt.instance = self._starter.warm(self._service.next_serial(), number, root, spare)
+            attempt.instance, missing = await self._let_go(number, root)
         except ProgramError as error:
             return self._not_started(attempt, error)
         if attempt.instance is None:
-            return Attempt(Rung.COLD, f"{why}; cold: the child that was forked ahead has died")
-        self._service.started(attempt.instance)
-        try:
-            deaf = await self._is_deaf(spare, attempt.instance)
-        except BaseException:
-            self._service.dispose(attempt.instance)
-            raise
-        if deaf:
-            self._service.dispose(attempt.instance)
-            return Attempt(Rung.COLD, f"{why}; cold: the child that was forked ahead is stuck")
+            return Attempt(Rung.COLD, f"{why}; cold: {missing}")
         await self._check(attempt, attempt.instance, began)
         if attempt.verdict.signal in CRASHES:
             # A library that does not survive a fork: a new interpreter may do better.
@@ -90,6 +78,28 @@ class Attempts:
             return Attempt(Rung.COLD, f"{why}; cold: the fork was "
                                       f"{failure.message if failure else 'lost'}")
         return attempt
+
+    async def _let_go(self, number: int, root: str) -> tuple[Instance | None, str]:
+        """An instance made of a spare; one that had died is replaced once. None: why there is none.
+
+        Raises ProgramError.
+        """
+        missing = ""
+        for _ in range(2):
+            spare, missing = await self._warm.take()
+            if spare is None:
+                break
+            missing = "the child that was forked ahead has died"
+            instance = self._starter.warm(self._service.next_serial(), number, root, spare)
+            if instance is None:
+                continue
+            self._service.started(instance)
+            if await self._listens(spare, instance):
+                return instance, ""
+            self._service.dispose(instance)
+            if instance.child.exit is None:
+                return None, "the child that was forked ahead is stuck"
+        return None, missing
 
     async def _check_cold(self, attempt: Attempt, number: int, root: str) -> Attempt:
         await self._start_cold(attempt, number, root)
@@ -134,15 +144,20 @@ class Attempts:
         attempt.ms = {"reload": (listening - began) * 1000,
                       "health": (clock.now() - listening) * 1000}
 
-    async def _is_deaf(self, spare: Spare, instance: Instance) -> bool:
+    async def _listens(self, spare: Spare, instance: Instance) -> bool:
+        """Whether it has read what it is to become. When this raises it is disposed of."""
         deadline = self._clock.now() + _DEAF
-        while spare.is_deaf() and self._clock.now() < deadline:
-            # Woken by the program's own report, which on the usual path comes first.
-            if await first_of(self._clock, 0.01, instance.backend, instance.child.wait()):
-                break
-        deaf = spare.is_deaf() and instance.child.exit is None
-        spare.release()
-        return deaf
+        try:
+            while (spare.is_deaf() and instance.child.exit is None
+                   and self._clock.now() < deadline):
+                # Woken by the program's own report, which on the usual path comes first.
+                await first_of(self._clock, 0.01, instance.backend, instance.child.wait())
+            return not spare.is_deaf()
+        except BaseException:
+            self._service.dispose(instance)
+            raise
+        finally:
+            spare.release()
 
     def _not_started(self, attempt: Attempt, error: ProgramError) -> Attempt:
         attempt.verdict = Verdict(Failure("reload", error.message, error.file, error.line,
