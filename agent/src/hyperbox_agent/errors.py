@@ -37,6 +37,21 @@ class ApplyError(AgentError):
     """A batch can't be applied; nothing in the tree was changed."""
 
 
+class BaseChangedError(AgentError):
+    """A batch is against another generation than the target's tree holds: learn anew what is there.
+
+    Nothing was staged.
+    """
+
+    def __init__(self, message: str, *, base: int = 0, holds: int = 0, file: str | None = None,
+                 line: int | None = None, key: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, file=file, line=line, key=key, hint=hint)
+        self.base = base
+        """What the batch is against."""
+        self.holds = holds
+        """What stands in the tree."""
+
+
 class NoSpaceError(ApplyError):
     """The target's filesystem can't take the batch: bytes, inodes, quota, read-only."""
 

@@ -30,6 +30,9 @@ class FakeStage:
         self.shares_tree = shares_tree
         self.calls: list[str] = []
 
+    def check_base(self, work: Work) -> None:
+        pass
+
     async def prepare(self, work: Work) -> None:
         self.calls.append("prepare")
 

@@ -14,6 +14,7 @@ from hyperbox_agent.core.generation import Outcome, Verdict
 from hyperbox_agent.errors import (
     AgentError,
     ApplyError,
+    BaseChangedError,
     LinkLostError,
     MissingBlobsError,
     ProtocolError,
@@ -123,11 +124,14 @@ def entry(path: str, content: bytes) -> Entry:
     return Entry(path, Kind.FILE, 0o644, len(content), hashlib.sha256(content).digest())
 
 
-async def save(link: Link, number: int, files: dict[str, bytes | None], *, settled: bool = True,
+async def save(link: Link, number: int, files: dict[str, bytes | None], *,
+               base: int | None = None, settled: bool = True,
                records: dict[str, bytes] | None = None) -> Outcome:
+    """``base``: what the target holds, where that is not the number before."""
     wanted = tuple(Wanted(path, None if content is None else entry(path, content))
                    for path, content in files.items())
-    body, head = GenerationRequest(number, number - 1, wanted, settled=settled).pack()
+    body, head = GenerationRequest(number, number - 1 if base is None else base, wanted,
+                                   settled=settled).pack()
     blobs = [(hashlib.sha256(content).digest(),
               (records or {}).get(path) or delta.encode(content))
              for path, content in files.items() if content is not None]
@@ -164,10 +168,24 @@ async def test_an_unsettled_generation_waits_for_a_word(target: MemoryTarget,
     assert not first.done()
     await link.call("supersede", {"number": 1, "by": 2}, timeout=TIME)
     assert (await first).verdict is Verdict.SUPERSEDED
-    second = asyncio.ensure_future(save(link, 2, {"a": b"2"}, settled=False))
+    second = asyncio.ensure_future(save(link, 2, {"a": b"2"}, base=0, settled=False))
     await link.ping(TIME)
     await link.call("settle", {"number": 2}, timeout=TIME)
     assert (await second).verdict is Verdict.COMMITTED
+    await link.close()
+
+
+async def test_a_batch_against_something_else_than_is_held_is_refused(
+        target: MemoryTarget, agent: MemoryAgent) -> None:
+    link = await connect(target)
+    await configure(link)
+    await save(link, 1, {"a": b"1"})
+    lost = await save(link, 2, {"a": b"2"})  # whose answer never came
+    assert lost.verdict is Verdict.COMMITTED
+    with pytest.raises(BaseChangedError, match="holds #2, not #1") as caught:
+        await save(link, 3, {"a": b"3"}, base=1)
+    assert (caught.value.base, caught.value.holds) == (1, 2)
+    assert (agent.number, agent.content("a")) == (2, b"2")
     await link.close()
 
 

@@ -180,7 +180,7 @@ class AgentServer:
         blobs = _blobs(request) if self.host.mirrors else None
         outcome = await self._whole(self.host.generation(
             asked.number, self._changes(asked), settled=asked.settled, first=asked.first,
-            lowest=Rung[asked.lowest.upper()], blobs=blobs))
+            lowest=Rung[asked.lowest.upper()], blobs=blobs, base=asked.base))
         return outcome.as_json()
 
     def _changes(self, asked: GenerationRequest) -> tuple[Change, ...]:

@@ -248,15 +248,17 @@ class Host:
 
     async def generation(self, number: int, changes: tuple[Change, ...], *, settled: bool,
                          first: bool, lowest: Rung = Rung.NOTHING,
-                         blobs: AsyncIterator[bytes] | None = None) -> Outcome:
-        """Run one generation; returns when it is decided."""
+                         blobs: AsyncIterator[bytes] | None = None,
+                         base: int | None = None) -> Outcome:
+        """Run one generation; returns when it is decided. Raises BaseChangedError where a mirrored
+        tree does not hold ``base``."""
         if self._transaction is None:
             raise AgentError("nothing is configured on this target yet")
         permit = self._permits.setdefault(number, Permit())
         if settled:
             permit.settle()
         work = Work(number, changes, permit, first=first, lowest=lowest,
-                    highest=self.supervisor.highest, blobs=blobs)
+                    highest=self.supervisor.highest, blobs=blobs, base=base)
         try:
             return await self._transaction.run(work)
         finally:

@@ -22,6 +22,9 @@ class InPlace:
         self._root = root
         self._seen: dict[str, Seen | None] = {}
 
+    def check_base(self, work: Work) -> None:
+        """The tree is the source itself: whoever sent the changes saw them in it."""
+
     async def prepare(self, work: Work) -> None:
         """Note which files are going to be read."""
         self._seen = {change.path: _look(os.path.join(self._root, change.path))

@@ -19,7 +19,7 @@ from hyperbox_agent.apply.written import Written
 from hyperbox_agent.core import delta
 from hyperbox_agent.core.bundle import BundleReader
 from hyperbox_agent.core.entries import Change, Entry, Kind, Manifest
-from hyperbox_agent.errors import AgentError, MissingBlobsError
+from hyperbox_agent.errors import AgentError, BaseChangedError, MissingBlobsError
 from hyperbox_agent.store.pruning import Keep
 from hyperbox_agent.supervise.supervisor import Supervisor
 from hyperbox_agent.supervise.transaction import Permit, Work, changed_files
@@ -102,6 +102,13 @@ class Mirror:
         self.commit(work)
 
     # -- the stage of a transaction -----------------------------------------------------------
+
+    def check_base(self, work: Work) -> None:
+        """Changes lead to what the source holds only from what they were computed against."""
+        if work.base is not None and work.base != self.base:
+            raise BaseChangedError(
+                f"the target holds #{self.base}, not #{work.base}: what is there is asked anew",
+                base=work.base, holds=self.base)
 
     async def prepare(self, work: Work) -> None:
         """Take the content as it comes, verify it, and lay it out beside the tree."""

@@ -307,7 +307,7 @@ class Pipeline:
         outcome = shipped.outcome
         counts = flight.settled_at is not None
         if counts:
-            self._next_number = flight.number + 1
+            self.count_from(flight.number + 1)
         if outcome.verdict is Verdict.COMMITTED:
             self.source.accept(flight.batch.changes)
             if self.source.pending and self._waiting is None:

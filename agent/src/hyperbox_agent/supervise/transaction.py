@@ -86,6 +86,8 @@ class Work:
     began: float = 0.0
     blobs: AsyncIterator[bytes] | None = None
     """The content that was shipped with it, as it arrives."""
+    base: int | None = None
+    """The generation that the changes are against; None: whatever is there."""
     ms: dict[str, float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -97,6 +99,10 @@ class Stage(Protocol):
     def shares_tree(self) -> bool:
         """Whether the program runs from the very tree that is edited, so that what it writes
         is a change of the source."""
+        ...
+
+    def check_base(self, work: Work) -> None:
+        """Raises BaseChangedError where ``work`` is against something else than what is here."""
         ...
 
     async def prepare(self, work: Work) -> None:
@@ -168,8 +174,12 @@ class Transaction:
         return self._now
 
     async def run(self, work: Work) -> Outcome:
-        """Take one generation through the phases. Never raises for what a user can cause."""
+        """Take one generation through the phases. Never raises for what a user can cause.
+
+        Raises BaseChangedError: asked only now, since the one before it may have moved the tree.
+        """
         async with self._turn:
+            self._stage.check_base(work)
             self._now = work
             work.began = self._clock.now()
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from hyperbox_agent.core.entries import Change, Entry
@@ -39,34 +39,29 @@ class Connection:
 
     async def open(self, source: Source, base: Base,
                    on_event: Callable[[Mapping[str, Any]], None],
+                   anew: Callable[[Configured], Awaitable[None]],
                    pulling: Pulling | None = None) -> tuple[RemoteAgent, Configured]:
         """Reach the agent and tell it what to run; what its program wrote is taken up first.
 
+        ``anew`` is called with what the target is whenever that had to be learned again.
         Raises AgentError, WorkstationError; of the latter HostileTargetError is final.
         """
         async with self._turn:
             if not self._stopping:
-                return await self._open(source, base, on_event, pulling)
+                return await self._open(source, base, on_event, anew, pulling)
         await asyncio.Event().wait()  # until the session, which is ending, cancels it
         raise LinkLostError("the session ends")
 
     async def _open(self, source: Source, base: Base,
                     on_event: Callable[[Mapping[str, Any]], None],
+                    anew: Callable[[Configured], Awaitable[None]],
                     pulling: Pulling | None) -> tuple[RemoteAgent, Configured]:
         link = await self._reach()
         if link is None:
             raise AgentError("the agent could not be started")
         link.on_notice("events", lambda body: _spread(body, on_event))
-        mirrored = self._options.mode == "mirror"
-        asked = Configure(self._session_id, self._options.project, self._options.mode,
-                          self._options.tree, self._options.app, self._options.keep,
-                          self._options.pull)
         try:
-            answer = await link.call("configure", asked.as_json(), timeout=CONFIGURE_TIMEOUT)
-            ready = Configured.from_json(answer.body)
-            if pulling is not None:
-                await pulling.take(link)
-            await base.learn(ready, link)
+            ready = await self._learn(link, base, pulling)
         except BaseException:
             await _end(link)
             raise
@@ -78,12 +73,29 @@ class Connection:
         def read(entry: Entry) -> bytes:
             return source.tree.read(entry)
 
+        async def learn() -> None:
+            await anew(await self._learn(link, base, pulling))
+
         async def before(changes: tuple[Change, ...]) -> None:
             if pulling is not None and pulling.concerns(changes):
                 await pulling.take(link)
 
+        mirrored = self._options.mode == "mirror"
         return RemoteAgent(link, read if mirrored else None, base.number, doubt=source.doubt,
-                           compress=self._options.kind != "process", before=before), ready
+                           compress=self._options.kind != "process", learn=learn,
+                           before=before), ready
+
+    async def _learn(self, link: Link, base: Base, pulling: Pulling | None) -> Configured:
+        """Tell the agent what to run, and ask what it has. Nothing may be on its way to it."""
+        asked = Configure(self._session_id, self._options.project, self._options.mode,
+                          self._options.tree, self._options.app, self._options.keep,
+                          self._options.pull)
+        answer = await link.call("configure", asked.as_json(), timeout=CONFIGURE_TIMEOUT)
+        ready = Configured.from_json(answer.body)
+        if pulling is not None:
+            await pulling.take(link)
+        await base.learn(ready, link)
+        return ready
 
     async def _reach(self) -> Link | None:
         """A link to a living or a new agent. One that is half started when we are cancelled is

@@ -10,7 +10,7 @@ from hyperbox_agent.core import delta
 from hyperbox_agent.core.bundle import pack_blobs
 from hyperbox_agent.core.entries import Change, Entry, Kind
 from hyperbox_agent.core.generation import Outcome, Verdict
-from hyperbox_agent.errors import AgentError, WatchError
+from hyperbox_agent.errors import AgentError, BaseChangedError, WatchError
 from hyperbox_agent.link.connection import Link
 from hyperbox_agent.link.messages import GenerationRequest, SettleRequest, SupersedeRequest
 from hyperbox_agent.supervise.pipeline import Shipped
@@ -32,25 +32,46 @@ class RemoteAgent:
 
     def __init__(self, link: Link, read: ReadContent | None, base: Callable[[], int], *,
                  doubt: Callable[[str], None], compress: bool,
+                 learn: Callable[[], Awaitable[None]],
                  before: Callable[[tuple[Change, ...]], Awaitable[None]] | None = None) -> None:
         """``read``: None in place. ``base``: the number that the target's tree holds. ``doubt`` is
         told of files that changed since they were hashed. ``compress``: whether the way is slow
-        enough for it to pay. ``before`` comes ahead of each batch that
-        is shipped, while it can be superseded already."""
+        enough for it to pay. ``learn`` asks anew what the target holds. ``before`` comes ahead of
+        each batch that is shipped, while it can be superseded already."""
         self._link = link
         self._read = read
         self._base = base
         self._doubt = doubt
         self._compress = compress
+        self._learn = learn
         self._before = before
         self._recent = Recent()
         self._asking: int | None = None
         self._said: Verdict | None = None
         """What was said about ``_asking`` before its call was made."""
+        self._learned = False
+        """The target refused our base, and what it holds was asked anew for the next one."""
 
     async def generation(self, number: int, changes: tuple[Change, ...], *, settled: bool,
                          first: bool) -> Shipped:
-        """Ship and run one generation. Raises LinkLostError, or what the target refused."""
+        """Ship and run one generation. Raises LinkLostError, or what the target refused.
+
+        Where the target holds something else than we believe, what it holds is learned and this
+        generation counts as superseded: the next one is against the truth.
+        """
+        try:
+            shipped = await self._ship(number, changes, settled=settled, first=first)
+        except BaseChangedError as error:
+            self._learned = not self._learned
+            if not self._learned:
+                raise  # what it says that it holds, and what it takes, are two things
+            await self._learn()
+            return _superseded(number, error.message)
+        self._learned = False
+        return shipped
+
+    async def _ship(self, number: int, changes: tuple[Change, ...], *, settled: bool,
+                    first: bool) -> Shipped:
         if self._read is None:
             body, head = GenerationRequest.of(number, self._base(), changes, settled=settled,
                                               first=first).pack()
@@ -64,7 +85,7 @@ class RemoteAgent:
         finally:
             self._asking, said = None, self._said
         if said is Verdict.SUPERSEDED:
-            return Shipped(Outcome(number, said, Rung.NOTHING, "a newer save came"), 0)
+            return _superseded(number, "a newer save came")
         body, head = GenerationRequest.of(
             number, self._base(), changes, settled=settled or said is Verdict.COMMITTED,
             first=first).pack()
@@ -78,8 +99,7 @@ class RemoteAgent:
         if shipment.stale is None:
             return Shipped(Outcome.from_json(answer.body), shipment.sent)
         self._doubt(shipment.stale)
-        return Shipped(Outcome(number, Verdict.SUPERSEDED, Rung.NOTHING,
-                               f"{shipment.stale} changed while it was shipped"), 0)
+        return _superseded(number, f"{shipment.stale} changed while it was shipped")
 
     async def _wanted(self, changes: Iterable[Change]) -> list[Change]:
         """The changes whose content must travel: each content once, and none that is there."""
@@ -109,6 +129,10 @@ class RemoteAgent:
             self._said = Verdict.SUPERSEDED
             return
         await self._link.call("supersede", SupersedeRequest(number).as_json(), timeout=30.0)
+
+
+def _superseded(number: int, why: str) -> Shipped:
+    return Shipped(Outcome(number, Verdict.SUPERSEDED, Rung.NOTHING, why), 0)
 
 
 def _only_mode(change: Change) -> bool:

@@ -10,6 +10,7 @@ from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.core.generation import Failure, Outcome, State, Verdict
 from hyperbox_agent.core.pulls import PullRules
 from hyperbox_agent.errors import AgentError, LinkLostError, LinkTimeoutError
+from hyperbox_agent.link.messages import Configured
 from hyperbox_agent.supervise.pipeline import Flight, Pipeline, Shipped, timings
 from hyperbox_agent.watch.source import Batch, Source
 from hyperbox_devcontainer.errors import HostileTargetError, WorkstationError
@@ -74,12 +75,17 @@ class Session:
 
     async def _connect(self) -> None:
         agent, ready = await self._connection.open(
-            self._source, self._base, self._on_agent_event, self._pulling)
+            self._source, self._base, self._on_agent_event, self._begin, self._pulling)
         detection = ready.facts.get("detection", {})
         self.view.notes = [str(note) for note in detection.get("notes", [])]
         if detection:
             self._tell({"event": "detection", "project": self.options.project,
                         "target": self.options.target, **detection})
+        await self._begin(ready)
+        self._pipeline.attach(agent)
+
+    async def _begin(self, ready: Configured) -> None:
+        """Go on from what the target holds, whatever was believed of it before."""
         if ready.state == "recreated" or (ready.state == "new" and self._filled()):
             self._recreated([path for path in ready.facts.get("foreign", ())
                              if path not in self._source.tree.manifest])
@@ -88,7 +94,6 @@ class Session:
         self._pipeline.count_from(1 + max((ready.number, ready.serving or 0, *kept)))
         start = self._base.converge(ready, self._source)
         self._live = ready.serving
-        self._pipeline.attach(agent)
         if start is not None:
             self._pipeline.start(start)
         elif self._source.pending:

@@ -20,7 +20,13 @@ from hyperbox_agent.core.entries import Change, Entry, Kind
 from hyperbox_agent.core.generation import Failure, Outcome, Verdict
 from hyperbox_agent.core.plan import after, validate
 from hyperbox_agent.core.pulls import PullRules
-from hyperbox_agent.errors import AgentError, ApplyError, MissingBlobsError, StoreError
+from hyperbox_agent.errors import (
+    AgentError,
+    ApplyError,
+    BaseChangedError,
+    MissingBlobsError,
+    StoreError,
+)
 from hyperbox_agent.link.connection import Link, Reply, Request
 from hyperbox_agent.link.messages import (
     Configure,
@@ -200,6 +206,9 @@ class MemoryAgent:
         decided = self._decided.setdefault(number, asyncio.get_running_loop().create_future())
         head = await request.payload.exactly(GenerationRequest.head_length(request.body))
         asked = GenerationRequest.unpack(request.body, head)
+        if asked.base != self.number:
+            raise BaseChangedError(f"the target holds #{self.number}, not #{asked.base}",
+                                   base=asked.base, holds=self.number)
         if asked.settled:
             _decide(decided, True)
         async for digest, record in read_blobs(request.payload):
