@@ -9,11 +9,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from trees import Exe, Files, Link, blobs_of, look, manifest_of, same_tree, whole
 
 from hyperbox_agent.apply import Applied, Tree, TreeState
+from hyperbox_agent.apply.damage import find_damage
+from hyperbox_agent.apply.folders import Folders
+from hyperbox_agent.core.entries import Change, Manifest
 from hyperbox_agent.core.plan import diff
 from hyperbox_agent.errors import ApplyError
 
@@ -77,6 +81,41 @@ def test_what_the_program_wrote_is_kept_before_it_is_overwritten(tree: Tree) -> 
     (kept,) = applied.kept
     tree.commit(applied)
     assert Path(kept.where).read_bytes() == b"program wrote"
+
+
+@pytest.mark.parametrize("again", [b"1", b"edited"])
+def test_only_what_a_batch_touches_is_looked_at_for_it(tree: Tree, again: bytes,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    """A save costs what it touches, however big the tree is."""
+    looked: list[str] = []
+
+    def counting(root: Folders, manifest: Manifest, *rest: Any, **more: Any) -> Any:
+        looked.extend(manifest)
+        return find_damage(root, manifest, *rest, **more)
+
+    monkeypatch.setattr("hyperbox_agent.apply.tree.find_damage", counting)
+    Path(tree.root, "a.py").write_bytes(b"program wrote")
+    new = manifest_of({"a.py": again})["a.py"]
+    changes = (Change("a.py", tree.recorded["a.py"], new),)
+    applied = tree.apply(tree.stage(2, changes, {new.digest: again}))
+    tree.commit(applied)
+    assert set(looked) == {"a.py"}
+    assert look(tree.root)["a.py"] == again
+    assert [Path(kept.where).read_bytes() for kept in applied.kept] == [b"program wrote"]
+    assert tree.damage() == ()
+
+
+def test_what_the_program_removed_can_be_removed(tree: Tree) -> None:
+    Path(tree.root, "b.py").unlink()
+    shutil.rmtree(os.path.join(tree.root, "pkg"))
+    gone = ("b.py", "pkg", "pkg/c.py", "pkg/d.py")
+    changes = tuple(Change(path, tree.recorded[path], None) for path in gone)
+    applied = tree.apply(tree.stage(2, changes, {}))
+    assert set(tree.recorded) == {"a.py", "run", "link"}
+    assert tree.damage() == ()
+    tree.undo(applied)
+    assert {item.path for item in tree.damage()} >= {"b.py", "pkg/c.py", "pkg/d.py"}
+    assert {item.path for item in tree.damage()} <= set(gone)
 
 
 def test_what_the_program_wrote_comes_back_with_an_undo(tree: Tree) -> None:

@@ -24,7 +24,6 @@ from hyperbox_agent.link.messages import (
     entry_from_json,
     entry_json,
     inflate,
-    manifest_digest,
     pack_manifest,
     unpack_manifest,
 )
@@ -53,8 +52,8 @@ def through_json(data: object) -> Any:
 @pytest.mark.parametrize("message", [
     Configure("s1", "p", "mirror", "/srv/p", {"name": "app", "port": 8000}, Keep(5, 10),
               ("*.lock",)),
-    Configured(True, 7, "ab" * 32, "recreated", 6, {"python": "3.11"}),
-    Configured(False, 0, "", "new"),
+    Configured(True, 7, "recreated", 6, {"python": "3.11"}),
+    Configured(False, 0, "new"),
     SettleRequest(4), SupersedeRequest(4, 5), RollbackRequest(9, 3),
     ExecRequest(("sh", "-c", "x"), True, 50, 132, {"A": "1"}, "sub/dir"),
     Wanted("a/b.py", FILE), Wanted("gone", None),
@@ -69,7 +68,7 @@ def test_a_message_comes_back_as_it_was(message: Any) -> None:
     (Configure, {"session": "s", "project": "p", "mode": "mirror", "root": "r", "app": {}}, "root"),
     (Configure, {"session": 1, "project": "p", "mode": "mirror", "root": "/r", "app": {}},
      "session"),
-    (Configured, {"adopted": 1, "number": 0, "base_digest": "", "state": "new"}, "adopted"),
+    (Configured, {"adopted": 1, "number": 0, "state": "new"}, "adopted"),
     (SettleRequest, {"number": 0}, "number"),
     (SettleRequest, {"number": True}, "number"),
     (SettleRequest, {"number": 1.5}, "number"),
@@ -145,20 +144,6 @@ def test_a_manifest_comes_back_as_it_was(entries: list[Entry]) -> None:
     manifest = {entry.path: entry for entry in entries}
     back = unpack_manifest(pack_manifest(manifest))
     assert back == manifest
-    assert manifest_digest(back) == manifest_digest(manifest)
-
-
-def test_the_digest_of_a_manifest_follows_content_and_nothing_else() -> None:
-    def digest(*entries: Entry) -> str:
-        return manifest_digest({entry.path: entry for entry in entries})
-
-    same = Entry("a/b.py", Kind.FILE, 0o711, 99, DIGEST)
-    assert digest(FILE, FOLDER) == digest(FOLDER, same)
-    plain = Entry("a/b.py", Kind.FILE, 0o644, 1, DIGEST)
-    other = Entry("a/b.py", Kind.FILE, 0o755, 1, hashlib.sha256(b"y").digest())
-    seen = [digest(), digest(FILE), digest(plain), digest(other), digest(FOLDER),
-            digest(Entry("a/b.pyf", Kind.DIR))]
-    assert len(set(seen)) == len(seen)
 
 
 def test_a_bomb_is_not_unpacked() -> None:

@@ -17,7 +17,7 @@ from hyperbox_agent.watch.tree import SourceTree
 from hyperbox_devcontainer.session.archived import ArchiveBase
 from hyperbox_devcontainer.session.options import SessionOptions
 
-NEW = Configured(False, 0, "", "known")
+NEW = Configured(False, 0, "known")
 
 
 class Place:

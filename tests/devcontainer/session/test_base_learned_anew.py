@@ -54,3 +54,22 @@ async def test_what_is_refused_in_spite_of_that_is_an_error_and_no_endless_loop(
         assert project.agent.asked.count("generation") == asked
         last = project.generations()[-1]
         assert last["error"]["message"] == "the target holds #7, not #7"
+
+
+async def test_a_content_that_the_program_destroyed_is_sent_whole(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = MemoryProject(tmp_path, monkeypatch)
+    lines = [f"line {number} of many\n" for number in range(500)]
+    project.write("long.txt", "".join(lines))
+    async with project.up() as session:
+        await session.flush(20)
+        del project.agent.store[project.agent.tree["long.txt"].digest]
+        project.write("long.txt", "".join([*lines, "one more\n"]))
+        await session.flush(20)
+        assert project.there() == project.here()
+        whole = project.generations()[-1]
+        project.write("long.txt", "".join([*lines, "two more\n"]))
+        await session.flush(20)
+    assert {event["verdict"] for event in project.generations()} <= {"committed", "superseded"}
+    assert whole["bytes"] > 1000
+    assert project.generations()[-1]["bytes"] < 200, "and after that deltas do again"

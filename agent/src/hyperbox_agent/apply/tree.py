@@ -23,7 +23,7 @@ from hyperbox_agent.apply.places import Places
 from hyperbox_agent.apply.probe import traits_of
 from hyperbox_agent.apply.stage import Staged, Stager
 from hyperbox_agent.apply.written import Written, still_there
-from hyperbox_agent.core.entries import Change, Entry, Kind
+from hyperbox_agent.core.entries import Change, Entry, Kind, Manifest
 from hyperbox_agent.core.plan import diff, order, validate
 from hyperbox_agent.errors import ApplyError, MissingBlobsError, StoreError
 from hyperbox_agent.store import pruning
@@ -123,6 +123,11 @@ class Tree:
             return TreeState.RECREATED
         return TreeState.KNOWN
 
+    @property
+    def recorded(self) -> Manifest:
+        """What was put there, whatever became of it: the tree's own record, not to be kept."""
+        return self._history.manifest
+
     def manifest(self, *, verify: bool = True) -> dict[str, Entry]:
         """What stands in the tree of what was put there.
 
@@ -140,17 +145,31 @@ class Tree:
         return tree
 
     def damage(self) -> tuple[Damage, ...]:
-        """What the program changed or removed of what was put there. The next batch mends it."""
+        """What the program changed or removed of what was put there. A ``stat`` for each entry."""
         self._need_ready()
+        self._damaged = {}
+        return self._look(self._history.manifest)
+
+    def _look(self, recorded: Manifest) -> tuple[Damage, ...]:
+        """The damage among these entries, which nothing is known of yet."""
         try:
             with self._root_folders() as root:
-                found, touched = find_damage(root, self._history.manifest, self._history.stamps,
+                found, touched = find_damage(root, recorded, self._history.stamps,
                                              modes=self.traits.modes)
         except OSError as error:
             raise typed(error, self.root, "looking through the tree") from error
         self._history.restamp(touched)
-        self._damaged = {item.path: item.now for item in found}
+        self._damaged.update((item.path, item.now) for item in found)
         return found
+
+    def _look_again(self, changes: Iterable[Change]) -> None:
+        """The program may have written, since the last look, what ``changes`` are about."""
+        recorded = self._history.manifest
+        touched = {change.path: recorded[change.path] for change in changes
+                   if change.path in recorded}
+        for path in touched:
+            self._damaged.pop(path, None)
+        self._look(touched)
 
     def foreign(self, limit: int = 100) -> tuple[str, ...]:
         """Files in the tree that were not put there, ``limit`` at most; compiled code left out."""
@@ -224,12 +243,14 @@ class Tree:
     def begin(self, number: int, changes: Sequence[Change]) -> Stager:
         """Begin to stage generation ``number``: ``add`` what ``missing`` named, then ``finish``.
 
-        Raises ApplyError for a batch that is refused, NoSpaceError when it does not fit.
+        What it touches is looked at first, and only that: the price of a save does not grow with
+        the tree. Raises ApplyError for a batch that is refused, NoSpaceError when it does not fit.
         """
         self._need_ready()
         if self._batches.commit():
             self.prune()
         with collector_paused():
+            self._look_again(changes)
             batch = self._relative(changes)
             validate(batch, self._history.manifest, folding=self.traits.folding)
             steps = order([self._repaired(change) for change in batch],
@@ -323,11 +344,12 @@ class Tree:
     def rollback(self, number: int) -> tuple[Change, ...]:
         """The changes that lead to generation ``number``: to be staged under a new number.
 
-        Their contents are here, unless they were damaged. Raises ApplyError for a generation that
-        is not kept.
+        Damage is looked for and mended by them. Their contents are here, unless they were damaged.
+        Raises ApplyError for a generation that is not kept.
         """
         self._need_ready()
-        return diff(self.manifest(verify=False), self._history.at(number))
+        kept = self._history.at(number)
+        return diff(self.manifest(), kept)
 
     def prune(self) -> None:
         """Forget the older generations but for what ``keep`` says. Every batch does that."""

@@ -7,7 +7,6 @@ too many for the body; the bundle of blobs follows, see ``core.bundle``.
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -32,7 +31,6 @@ INLINE = 300
 50 µs on both ends together, in the compact form 5."""
 LIST_LIMIT = 256 * 1024 * 1024
 """Unpacked bytes of a list of changes: some three million."""
-_MARKS = {Kind.FILE: b"\0f", Kind.DIR: b"\0d", Kind.LINK: b"\0l"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +81,6 @@ class Configured:
     """The program was already running: this agent (or the one before it) kept it."""
     number: int
     """The last committed generation; 0: none."""
-    base_digest: str
-    """``manifest_digest`` of the tree as recorded, empty where there is none."""
     state: str
     """One of BASES. ``new`` and ``recreated``: not a tree of this session, so push all of it and
     never take its absences for deletions."""
@@ -94,15 +90,15 @@ class Configured:
 
     def as_json(self) -> dict[str, Any]:
         """As it crosses the link."""
-        return {"adopted": self.adopted, "number": self.number, "base_digest": self.base_digest,
-                "state": self.state, "serving": self.serving, "facts": dict(self.facts)}
+        return {"adopted": self.adopted, "number": self.number, "state": self.state,
+                "serving": self.serving, "facts": dict(self.facts)}
 
     @classmethod
     def from_json(cls, data: object) -> Configured:
         """The inverse of ``as_json``. Raises ProtocolError."""
         read = Fields(data, "configured")
         return cls(adopted=read.flag("adopted"), number=read.number("number"),
-                   base_digest=read.text("base_digest"), state=read.one_of("state", BASES),
+                   state=read.one_of("state", BASES),
                    serving=_maybe_number(read, "serving"), facts=read.table("facts", {}))
 
 
@@ -323,16 +319,6 @@ def unpack_manifest(raw: bytes) -> dict[str, Entry]:
     return manifest
 
 
-def manifest_digest(manifest: Mapping[str, Entry]) -> str:
-    """One digest of a whole tree's content: equal when every entry is ``same``. Hexadecimal."""
-    whole = hashlib.sha256()
-    for path, entry in sorted(manifest.items()):
-        mark = _MARKS[entry.kind] if not _runs(entry) else b"\0x"
-        whole.update(b"".join((path.encode("utf-8", "surrogateescape"), mark, entry.digest,
-                               b"\0")))
-    return whole.hexdigest()
-
-
 def inflate(raw: bytes, what: str, limit: int = LIST_LIMIT) -> bytes:
     """Zlib undone, within a limit: a few kilobytes can't fill the memory. Raises ProtocolError."""
     unpacker = zlib.decompressobj()
@@ -346,10 +332,6 @@ def inflate(raw: bytes, what: str, limit: int = LIST_LIMIT) -> bytes:
     if unpacker.unused_data:
         raise ProtocolError(f"{what}: the payload has {len(unpacker.unused_data)} bytes too many")
     return data
-
-
-def _runs(entry: Entry) -> bool:
-    return entry.kind is Kind.FILE and entry.executable
 
 
 def _told(wanted: Wanted) -> Change:
@@ -388,5 +370,5 @@ def _maybe_number(read: Fields, key: str) -> int | None:
 __all__ = [
     "BASES", "MODES", "Configure", "Configured", "ExecRequest", "GenerationRequest",
     "RollbackRequest", "SettleRequest", "SupersedeRequest", "Wanted", "entry_from_json",
-    "entry_json", "inflate", "manifest_digest", "pack_manifest", "unpack_manifest",
+    "entry_json", "inflate", "pack_manifest", "unpack_manifest",
 ]

@@ -29,7 +29,6 @@ from hyperbox_agent.link.messages import (
     RollbackRequest,
     SettleRequest,
     SupersedeRequest,
-    manifest_digest,
     pack_manifest,
 )
 from hyperbox_agent.link.only import OnlyAgent
@@ -156,13 +155,12 @@ class AgentServer:
         ready = await self._whole(self.host.configure(HostConfig(
             asked.session, asked.project, asked.mode, asked.root, asked.app,
             asked.keep, asked.pull)))
-        digest = manifest_digest(self.host.manifest()) if asked.mode == "mirror" else ""
-        return Configured(ready.adopted, ready.base or 0, digest, ready.state, ready.serving,
+        return Configured(ready.adopted, ready.base or 0, ready.state, ready.serving,
                           {"detection": dict(ready.detection),
                            "foreign": list(self.host.foreign())}).as_json()
 
     async def _manifest(self, request: Request) -> Reply:
-        return Reply({}, pack_manifest(self.host.manifest()))
+        return Reply({}, pack_manifest(await self.host.manifest()))
 
     async def _kept(self, request: Request) -> Mapping[str, Any]:
         return {"kept": list(await self.host.kept())}
@@ -170,7 +168,7 @@ class AgentServer:
     async def _missing(self, request: Request) -> Reply:
         asked = await request.payload.read()
         digests = [asked[at:at + 32] for at in range(0, len(asked), 32)]
-        return Reply({}, b"".join(self.host.missing(digests)))
+        return Reply({}, b"".join(await self.host.missing(digests)))
 
     async def _generation(self, request: Request) -> Mapping[str, Any]:
         # Before anything is awaited: the word that it is settled may be the very next frame.
@@ -185,7 +183,7 @@ class AgentServer:
 
     def _changes(self, asked: GenerationRequest) -> tuple[Change, ...]:
         if self.host.mirrors:
-            return asked.against(self.host.manifest())
+            return asked.against(self.host.recorded)
         return tuple(wanted.as_told() for wanted in asked.changes)
 
     async def _settle(self, request: Request) -> None:

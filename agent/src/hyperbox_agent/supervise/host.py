@@ -289,9 +289,9 @@ class Host:
         """Whether the target has a tree of its own."""
         return self._mirror is not None
 
-    def missing(self, digests: Sequence[bytes]) -> list[bytes]:
+    async def missing(self, digests: Sequence[bytes]) -> list[bytes]:
         """Which of these contents are neither in the store nor in the tree."""
-        return self._mirror.missing(digests) if self._mirror is not None else []
+        return await self._mirror.missing(digests) if self._mirror is not None else []
 
     def folder(self, path: str) -> str:
         """An absolute folder below the root. Raises AgentError where there is none."""
@@ -310,16 +310,21 @@ class Host:
         """Bytes for the program's standard input; empty: its end."""
         await self.supervisor.feed(data)
 
-    def manifest(self) -> Manifest:
-        """What a mirrored tree holds, as far as it is known and undamaged."""
-        return self._mirror.manifest() if self._mirror is not None else {}
+    async def manifest(self) -> Manifest:
+        """What a mirrored tree holds of what was put there, looked at now. Raises ApplyError."""
+        return await self._mirror.manifest() if self._mirror is not None else {}
+
+    @property
+    def recorded(self) -> Manifest:
+        """What was put into a mirrored tree."""
+        return self._mirror.recorded if self._mirror is not None else {}
 
     async def rollback(self, number: int, root: str | None) -> Outcome:
         """Run an older generation: in place from the tree at ``root``, mirrored from the store."""
         if self._transaction is None or self.config is None:
             raise AgentError("nothing is configured on this target yet")
         if self._mirror is not None:
-            changes = self._mirror.rollback_changes(number)
+            changes = await self._mirror.rollback_changes(number)
             return await self.generation(number, changes, settled=True, first=False)
         return await self._transaction.run_from(number, root or self.config.root)
 

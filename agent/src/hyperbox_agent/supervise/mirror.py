@@ -52,9 +52,14 @@ class Mirror:
         await self._do(self._tree.close)
         self._thread.shutdown(wait=False)
 
-    def manifest(self) -> dict[str, Entry]:
-        """What the tree holds of what was put there, as it is now."""
-        return self._tree.manifest()
+    async def manifest(self) -> Manifest:
+        """What the tree holds of what was put there, as it is now. Looks at all of it."""
+        return await self._do(self._tree.manifest)
+
+    @property
+    def recorded(self) -> Manifest:
+        """What was put there."""
+        return self._tree.recorded
 
     async def kept(self) -> Sequence[int]:
         """The generations that one can go back to."""
@@ -68,11 +73,11 @@ class Mirror:
         """Files in the tree that were not put there."""
         return self._tree.foreign()
 
-    def missing(self, digests: Sequence[bytes]) -> list[bytes]:
+    async def missing(self, digests: Sequence[bytes]) -> list[bytes]:
         """Which of these contents are not here."""
         wanted = [Change(digest.hex(), None, Entry(digest.hex(), Kind.FILE, digest=digest))
                   for digest in digests]
-        return list(self._tree.missing(wanted))
+        return list(await self._do(lambda: self._tree.missing(wanted)))
 
     async def written(self, look: Written) -> tuple[Manifest, Manifest]:
         """What was put at pulled paths, and what stands there now."""
@@ -82,9 +87,9 @@ class Mirror:
         """The source has these as the program wrote them: they are part of what was put here."""
         await self._do(lambda: self._tree.adopt(entries))
 
-    def rollback_changes(self, number: int) -> tuple[Change, ...]:
+    async def rollback_changes(self, number: int) -> tuple[Change, ...]:
         """What leads back to generation ``number``. Raises ApplyError when it is not kept."""
-        return self._tree.rollback(number)
+        return await self._do(lambda: self._tree.rollback(number))
 
     async def lead_back(self, number: int, supervisor: Supervisor) -> None:
         """Make the tree ``number``'s, which serves: a killed agent had put a newer batch into it
@@ -94,7 +99,7 @@ class Mirror:
         permit = Permit()
         permit.settle()
         try:
-            work = Work(number, self.rollback_changes(number), permit)
+            work = Work(number, await self.rollback_changes(number), permit)
             await self.prepare(work)
             await self.apply(work, supervisor)
         except AgentError:

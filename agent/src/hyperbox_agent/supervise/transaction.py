@@ -15,7 +15,7 @@ from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.core.entries import Change, Kind
 from hyperbox_agent.core.generation import Failure, Outcome, Verdict
 from hyperbox_agent.core.room import Shortage
-from hyperbox_agent.errors import AgentError, NoSpaceError
+from hyperbox_agent.errors import AgentError, MissingBlobsError, NoSpaceError
 from hyperbox_agent.supervise.limits import first_of
 from hyperbox_agent.supervise.supervisor import Supervisor
 from hyperbox_agent.watch.source import OWN
@@ -177,6 +177,7 @@ class Transaction:
         """Take one generation through the phases. Never raises for what a user can cause.
 
         Raises BaseChangedError: asked only now, since the one before it may have moved the tree.
+        MissingBlobsError: the program destroyed what content was to be made of; the sender has it.
         """
         async with self._turn:
             self._stage.check_base(work)
@@ -184,6 +185,9 @@ class Transaction:
             work.began = self._clock.now()
             try:
                 return await self._phases(work)
+            except MissingBlobsError:
+                self._stage.discard(work)
+                raise
             except AgentError as error:
                 self._stage.discard(work)
                 _note_shortage(work, error)
@@ -222,6 +226,8 @@ class Transaction:
         with _Timed(self, work, "stage"):
             try:
                 await self._stage.prepare(work)
+            except MissingBlobsError:
+                raise
             except AgentError as error:
                 self._stage.discard(work)
                 _note_shortage(work, error)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Set as AbstractSet
 
 from hyperbox_agent.core import delta
 from hyperbox_agent.core.bundle import pack_blobs
 from hyperbox_agent.core.entries import Change, Entry, Kind
 from hyperbox_agent.core.generation import Outcome, Verdict
-from hyperbox_agent.errors import AgentError, BaseChangedError, WatchError
+from hyperbox_agent.errors import AgentError, BaseChangedError, MissingBlobsError, WatchError
 from hyperbox_agent.link.connection import Link
 from hyperbox_agent.link.messages import GenerationRequest, SettleRequest, SupersedeRequest
 from hyperbox_agent.supervise.pipeline import Shipped
@@ -49,25 +50,32 @@ class RemoteAgent:
         self._asking: int | None = None
         self._said: Verdict | None = None
         """What was said about ``_asking`` before its call was made."""
-        self._learned = False
-        """The target refused our base, and what it holds was asked anew for the next one."""
+        self._corrected = False
+        """The last one was against what the target no longer holds: the next one knows better."""
+        self._lacking: set[bytes] = set()
+        """Contents that the target only seemed to have."""
 
     async def generation(self, number: int, changes: tuple[Change, ...], *, settled: bool,
                          first: bool) -> Shipped:
         """Ship and run one generation. Raises LinkLostError, or what the target refused.
 
-        Where the target holds something else than we believe, what it holds is learned and this
-        generation counts as superseded: the next one is against the truth.
+        Where the target holds something else than we believe, another generation or a file that its
+        program overwrote, that is learned and this generation counts as superseded: the next one is
+        against the truth.
         """
         try:
             shipped = await self._ship(number, changes, settled=settled, first=first)
-        except BaseChangedError as error:
-            self._learned = not self._learned
-            if not self._learned:
+        except (BaseChangedError, MissingBlobsError) as error:
+            self._corrected = not self._corrected
+            if not self._corrected:
                 raise  # what it says that it holds, and what it takes, are two things
-            await self._learn()
+            if isinstance(error, MissingBlobsError):
+                self._lacking.update(error.digests)
+            else:
+                await self._learn()
             return _superseded(number, error.message)
-        self._learned = False
+        self._corrected = False
+        self._lacking.clear()
         return shipped
 
     async def _ship(self, number: int, changes: tuple[Change, ...], *, settled: bool,
@@ -89,7 +97,8 @@ class RemoteAgent:
         body, head = GenerationRequest.of(
             number, self._base(), changes, settled=settled or said is Verdict.COMMITTED,
             first=first).pack()
-        shipment = _Shipment(self._read, wanted, self._recent, compress=self._compress)
+        shipment = _Shipment(self._read, wanted, self._recent, self._lacking,
+                             compress=self._compress)
         try:
             payload = shipment.whole(head) if shipment.small else shipment.stream(head)
             answer = await self._link.call("generation", body, payload, timeout=None)
@@ -106,14 +115,15 @@ class RemoteAgent:
         fresh: dict[bytes, Change] = {}
         for change in changes:
             new = change.new
-            if new is not None and new.kind is Kind.FILE and not _only_mode(change):
+            if new is not None and new.kind is Kind.FILE and (
+                    new.digest in self._lacking or not _only_mode(change)):
                 fresh.setdefault(new.digest, change)
         if sum(change.new.size for change in fresh.values() if change.new) <= ASK_ABOVE:
             return list(fresh.values())
         answer = await self._link.call("missing", {}, b"".join(fresh), timeout=60.0)
-        missing = await answer.payload.read()
-        return [fresh[missing[at:at + 32]] for at in range(0, len(missing), 32)
-                if missing[at:at + 32] in fresh]
+        said = await answer.payload.read()
+        missing = self._lacking.union(said[at:at + 32] for at in range(0, len(said), 32))
+        return [change for digest, change in fresh.items() if digest in missing]
 
     async def settle(self, number: int) -> None:
         """The batch is complete."""
@@ -167,11 +177,13 @@ class Recent:
 class _Shipment:
     """Reads, encodes and counts the content of one generation while it is sent."""
 
-    def __init__(self, read: ReadContent, wanted: list[Change], recent: Recent, *,
-                 compress: bool) -> None:
+    def __init__(self, read: ReadContent, wanted: list[Change], recent: Recent,
+                 lacking: AbstractSet[bytes], *, compress: bool) -> None:
+        """``lacking``: what the target can't make a new content of."""
         self._read = read
         self._wanted = wanted
         self._recent = recent
+        self._lacking = lacking
         self._compress = compress
         self.sent = 0
         self.stale: str | None = None
@@ -210,7 +222,7 @@ class _Shipment:
                 self.stale = change.path
                 raise
             old = change.old.digest if change.old is not None else b""
-            yield new.digest, delta.encode(content, self._recent.get(old), old,
-                                           compress=self._compress)
+            before = None if old in self._lacking else self._recent.get(old)
+            yield new.digest, delta.encode(content, before, old, compress=self._compress)
             if few:
                 self._recent.put(new.digest, content)

@@ -35,7 +35,6 @@ from hyperbox_agent.link.messages import (
     RollbackRequest,
     SettleRequest,
     SupersedeRequest,
-    manifest_digest,
     pack_manifest,
     unpack_manifest,
 )
@@ -179,7 +178,7 @@ class MemoryAgent:
             self.marker = asked.session
         adopted = self.serving is not None
         self.configured = asked
-        return Configured(adopted, self.number, manifest_digest(self.tree), state, self.serving,
+        return Configured(adopted, self.number, state, self.serving,
                           {"foreign": self._foreign_files()}).as_json()
 
     def _foreign_files(self) -> list[str]:
