@@ -36,7 +36,7 @@ class Willing:
         return RungChoice(Rung.NOTHING, "a test")
 
     async def reload(self, number: int, choice: RungChoice, *, root: str,
-                     permit: Any) -> Reloaded:
+                     permit: Any, taken_back: Any) -> Reloaded:
         return Reloaded(await permit(), False, choice.rung, choice.why)
 
 
