@@ -34,3 +34,19 @@ def test_b07_case_only_renames(tmp_path: Path) -> None:
             (project.root / "a.py").unlink()
             assert project.hb("flush").returncode == 0
             assert (project.tree / "A.py").read_text() == "big\n"
+
+
+def test_b07_two_names_that_are_one_are_named_before_the_first_byte(tmp_path: Path) -> None:
+    with exfat(tmp_path / "mnt", tmp_path / "image") as mounted:
+        project = Project(tmp_path, mode="mirror", tree=Path(mounted) / "T")
+        project.write("A.py", "big\n")
+        project.write("a.py", "small\n")
+        with project.up(live=False) as up:
+            refused = up.wait(lambda event: bool(event.get("first")))
+            assert refused["verdict"] == "rolled_back"
+            assert "'A.py' and 'a.py'" in refused["error"]["message"]
+            assert not list(project.tree.iterdir())
+            (project.root / "a.py").unlink()
+            assert project.hb("flush").returncode == 0
+            assert project.ask() == "v1"
+            assert (project.tree / "A.py").read_text() == "big\n"

@@ -112,16 +112,6 @@ def test_a_missing_root_is_an_error_that_says_so(tmp_path: Path) -> None:
         SourceTree(str(tmp_path / "none")).load()
 
 
-def test_two_names_that_differ_in_case_are_named_when_asked_for(tmp_path: Path) -> None:
-    for name in ("A.py", "a.py", "Sub/x", "sub/x", "caf\u00e9", "cafe\u0301", "other"):
-        put(tmp_path, name)
-    tree = scan(tmp_path)
-    assert not tree.problems
-    found = {problem.path: problem.message for problem in tree.case_collisions()}
-    assert set(found) == {"a.py", "sub", "sub/x", "caf\u00e9"}
-    assert "A.py and a.py" in found["a.py"]
-
-
 # -- ignoring ---------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import pytest
 from memory import MemoryProject
 
 from hyperbox_agent.errors import AgentError
+from hyperbox_devcontainer.session.events import SHOWN_PATHS
 
 
 async def test_what_the_target_has_forgotten_is_neither_offered_nor_asked_for(
@@ -27,3 +28,18 @@ async def test_what_the_target_has_forgotten_is_neither_offered_nor_asked_for(
             await session.rollback(numbers[0])
         assert "rollback" not in project.agent.asked
         assert (await session.rollback(None))["number"] == numbers[3]
+
+
+async def test_of_many_paths_that_differ_some_are_named_and_all_are_counted(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = MemoryProject(tmp_path, monkeypatch)
+    async with project.up() as session:
+        await session.flush(20)
+        (first,) = project.agent.generations
+        for number in range(200):
+            project.write(f"m{number}.py", f"N = {number}\n")
+        await session.flush(20)
+        event = await session.rollback(first)
+        assert event["differing"] == 200
+        assert len(event["differs"]) == SHOWN_PATHS
+        assert (await session.rollback(max(project.agent.generations)))["differs"] == []

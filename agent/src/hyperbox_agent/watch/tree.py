@@ -11,7 +11,6 @@ from hyperbox_agent.core.ignore import IgnoreOptions, Pattern, Scope
 from hyperbox_agent.errors import WatchError
 from hyperbox_agent.watch.base import Counts, Hint, Problem, Refresh, ScanReport, What
 from hyperbox_agent.watch.cache import EMPTY, read_cache, write_cache
-from hyperbox_agent.watch.collisions import case_collisions
 from hyperbox_agent.watch.depth import Depth, below_any, depths
 from hyperbox_agent.watch.ignorefiles import GITIGNORE, VENV_MARK, IgnoreFiles
 from hyperbox_agent.watch.listing import Listed, Named, is_special, list_folder
@@ -123,10 +122,6 @@ class SourceTree:
     def reason(self, path: str, *, is_dir: bool = False) -> Pattern | None:
         """The pattern that has ``path`` ignored; None if it is not."""
         return self._ignore.reason(path, is_dir)
-
-    def case_collisions(self) -> tuple[Problem, ...]:
-        """Paths that are one and the same on a file system that folds case, a problem a pair."""
-        return case_collisions(self.manifest)
 
     @property
     def counts(self) -> Counts:

@@ -10,7 +10,8 @@ from hyperbox_agent.core.entries import Change
 from hyperbox_agent.core.generation import PHASES, Outcome, State
 
 SHOWN_PATHS = 50
-"""A generation's event names at most this many paths; ``files`` counts them all."""
+"""A generation's event names at most this many paths; ``files`` counts them all. So it does with
+those in which the source ``differs`` from what was rolled back to; ``differing`` counts them."""
 
 
 def generation_event(project: str, target: str, outcome: Outcome, changes: Sequence[Change], *,

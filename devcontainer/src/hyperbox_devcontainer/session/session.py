@@ -351,7 +351,8 @@ class Session:
         total = (self._clock.now() - began) * 1000
         event = events.generation_event(
             self.options.project, self.options.target, outcome, (), sent=0, total_ms=total,
-            extra={"rollback": True, "differs": differs})
+            extra={"rollback": True, "differing": len(differs),
+                   "differs": differs[:events.SHOWN_PATHS]})
         self._tell(event)
         self._state(State.LIVE, wanted)
         return event
