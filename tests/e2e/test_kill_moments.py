@@ -74,6 +74,7 @@ def test_killed_while_the_program_is_frozen(tmp_path: Path, parts: str) -> None:
             assert project.ask(timeout=30).split()[0] in ("v1", "v2")
         later = Up(project) if "session" in names else up
         try:
+            later.wait_state("live")
             converged(project, "v2")
             said = {file.read_text() for file in (project.tree / "data").iterdir()}
             assert said == {"v2"}
@@ -101,6 +102,7 @@ def test_killed_while_the_old_version_drains(tmp_path: Path, part: str, mode: st
             assert long.result(30) == "v1"
         later = Up(project) if part == "session" else up
         try:
+            later.wait_state("live")
             converged(project, word)
             eventually(lambda: not os.path.isdir(f"/proc/{ours['program']}"))
             steady.stop()

@@ -388,6 +388,25 @@ async def test_the_program_stands_still_for_an_apply_and_always_goes_on(
     assert facts["restless"] == []
 
 
+async def test_no_version_is_started_again_while_a_batch_is_put_into_the_tree(
+        program: Any, helpers: Any, fast_clock: Any) -> None:
+    supervisor = program.supervisor(clock=fast_clock, start_timeout=400.0)
+    await supervisor.open()
+    first = await program.reload(supervisor, 7)
+    app = (program.root / "app.py").read_text()
+    program.write(app="import time; time.sleep(600)\n")
+    os.kill(first.facts["pid"], signal.SIGKILL)
+    await helpers.until(lambda: supervisor.status()["restarts"] == 1 and program.marked())
+    async with supervisor.quiet():
+        program.write(app=app)
+        await helpers.until(lambda: not program.marked())
+        await asyncio.sleep(0.1)
+        assert supervisor.status()["restarts"] == 1
+        assert program.marked() == []
+    assert await program.ask() == "v1"
+    assert supervisor.status()["restarts"] == 2
+
+
 async def test_what_the_program_reads_is_fed_and_the_end_of_ours_is_not_its_end(
         program: Any, helpers: Any) -> None:
     supervisor = program.supervisor(port=None, ready="up")

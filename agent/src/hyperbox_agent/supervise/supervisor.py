@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -235,7 +235,8 @@ class Supervisor:
         """The cheapest rung that is right for these changes, and why."""
         self._changes = tuple(changes)
         live = self._service.live
-        if live is not None and self.config.rung >= Rung.NOTIFY and self._are_only_told(changes):
+        if live is not None and self.config.rung >= Rung.NOTIFY and changes and all(
+                self._only_told(one.path, is_dir=one.kind == "dir") for one in changes):
             return RungChoice(Rung.NOTIFY, NOTIFY)
         if self._pack is None:
             return RungChoice(Rung.COLD, "no language pack knows this program")
@@ -244,14 +245,16 @@ class Supervisor:
                          self.config.rung)
         return self._pack.choose(self._view, self._found, changes, facts)
 
-    def _are_only_told(self, changes: Sequence[FileChange]) -> bool:
-        return bool(changes) and all(
-            self._only_told(change.path, is_dir=change.kind == "dir") for change in changes)
-
-    def quiet(self) -> AbstractAsyncContextManager[dict[str, Any]]:
-        """Inside, no request is begun and no process of the program runs. It always ends, also on
-        an error inside. Gives facts for the trace."""
-        return self._service.quiet()
+    @asynccontextmanager
+    async def quiet(self) -> AsyncIterator[dict[str, Any]]:
+        """Inside, no request is begun, no process of the program runs, and none is started (after
+        a crash, which would read half a tree). It always ends. Gives facts for the trace."""
+        await self._revival.stop()
+        try:
+            async with self._turn, self._service.quiet() as facts:
+                yield facts
+        finally:
+            self._keep_alive()
 
     # -- reloading --------------------------------------------------------------------------------
 
