@@ -66,6 +66,10 @@ hyperbox *ARGS:
 bench *ARGS:
     @"{{uv}}" run --quiet --all-packages --group dev --group bench python -m bench "$@"
 
+# Check that HyperBox is so many times as fast as its rivals (1 to 2 minutes; CI does it too)
+ratios *ARGS:
+    @"{{just_executable()}}" --justfile "{{justfile()}}" jobs=0 test --all -rP tests/bench/test_ratios.py "$@"
+
 # Build a wheel of each room into dist/
 wheels:
     "{{uv}}" build --quiet --all-packages --wheel --out-dir dist

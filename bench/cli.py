@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ COMMANDS = (("--help",), ("--version",), ("status",), ("status", "--json"), ("hi
             ("config",))
 
 
-def _once(argv: list[str], cwd: Path, env: dict[str, str]) -> float:
+def time_command(argv: Sequence[str], cwd: Path, env: dict[str, str]) -> float:
+    """How long this command takes as a whole, in ms. Raises BenchError where it fails."""
     before = time.perf_counter()
     done = subprocess.run(argv, cwd=cwd, env=env, capture_output=True, check=False)
     took = (time.perf_counter() - before) * 1000
@@ -30,8 +32,8 @@ def _time(command: tuple[str, ...], times: int, cwd: Path, env: dict[str, str]) 
     argv = ["hyperbox", *command]
     row: dict[str, Any] = {"command": " ".join(argv)}
     try:
-        _once(argv, cwd, env)
-        return row | {"ms": summary(_once(argv, cwd, env) for _ in range(times))}
+        time_command(argv, cwd, env)
+        return row | {"ms": summary(time_command(argv, cwd, env) for _ in range(times))}
     except BenchError as error:
         return row | {"skipped": str(error)}
 

@@ -84,6 +84,9 @@ NEEDS = {
     # exFAT folds names and has neither modes nor links: the file system of many a memory card.
     "exfat": Need(lambda: all(map(shutil.which, ("mount.exfat-fuse", "mkfs.exfat")))
                   and os.access("/dev/fuse", os.W_OK), "apt-get install exfat-fuse exfatprogs"),
+    # What some of the rivals need that are measured beside us.
+    "python3.12+": Need(lambda: any(map(find_python, ("3.12", "3.13", "3.14"))),
+                        "apt-get install python3.13, or pyenv install 3.13"),
     "venv": _module("ensurepip", "apt-get install python3-venv"),
     # Modules whose name is also a program's: one may be there without the other.
     **{name: _module(name) for name in ("flask", "gunicorn", "pytest", "uvicorn", "watchfiles")},
