@@ -51,6 +51,25 @@ async def test_the_second_start_is_warm_and_every_one_after_it(
     assert program.marked() == []
 
 
+async def test_modules_are_learned_in_the_order_of_their_import(
+        program: Any, helpers: Any) -> None:
+    """An import may have effects that a later one builds on; and their names are known."""
+    order = ["wave", "colorsys", "this_is_nowhere", "bdb", "antigravity_is_not", "calendar"]
+    program.write(app="".join(
+        f"try:\n    import {name}\nexcept ImportError:\n    pass\n" for name in order)
+        + helpers.base_app)
+    supervisor = with_pack(program)
+    await warm_up(program, helpers, supervisor)
+    learned = next(iter(json.loads((program.home / "learned.json").read_text()).values()))
+    assert [name for name in learned if name in order] == ["wave", "colorsys", "bdb", "calendar"]
+    choice = supervisor.choose((FileChange("vendor/wave.py", "added"),))
+    assert choice.rung is Rung.WARM
+    assert "name of a library" in choice.why
+    choice = supervisor.choose((FileChange("vendor/colorsys/__init__.py", "added"),))
+    assert "name of a library" in choice.why
+    assert supervisor.choose((FileChange("vendor/nobody.py", "added"),)).rung is Rung.NOTHING
+
+
 async def test_a_save_on_the_heels_of_another_is_warm_too(program: Any, helpers: Any) -> None:
     supervisor = with_pack(program)
     await warm_up(program, helpers, supervisor)

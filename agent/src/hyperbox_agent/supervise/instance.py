@@ -46,7 +46,8 @@ class Identity:
 class Learned:
     """What the shim told of one instance."""
 
-    modules: set[str] = field(default_factory=set)
+    modules: dict[str, None] = field(default_factory=dict)
+    """Names in the order in which they were first imported."""
     files: set[str] = field(default_factory=set)
 
 
@@ -99,6 +100,11 @@ class Instance:
     def loaded(self) -> frozenset[str]:
         """The files that it holds, as far as that is known for all of them; else none."""
         return frozenset() if self.was_adopted else frozenset(self.learned.files)
+
+    @property
+    def modules(self) -> frozenset[str]:
+        """The libraries' modules that it has loaded; empty when that is not known."""
+        return frozenset() if self.was_adopted else frozenset(self.learned.modules)
 
     @property
     def control_path(self) -> str:
@@ -180,8 +186,8 @@ class Instance:
         if event == "listening":
             self._listening(report)
         elif event == "modules":
-            self.learned.modules |= _texts(report.get("names"))
-            self.learned.files |= _texts(report.get("files"))
+            self.learned.modules.update(dict.fromkeys(_texts(report.get("names"))))
+            self.learned.files.update(_texts(report.get("files")))
         if self._on_report is not None:
             self._on_report(self, report)
 
@@ -201,5 +207,5 @@ def log_event(stream: str, number: int, line: Line) -> dict[str, Any]:
     return event
 
 
-def _texts(value: Any) -> set[str]:
-    return {item for item in value if isinstance(item, str)} if isinstance(value, list) else set()
+def _texts(value: Any) -> list[str]:
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []

@@ -230,8 +230,8 @@ class Warm:
         return spare, ""
 
     def learn(self, names: Iterable[str]) -> None:
-        """Modules that a running version has imported from outside its tree."""
-        self._fresh += self._learned.add(self._interpreter, sorted(names))
+        """Modules that a running version has imported from outside its tree, in that order."""
+        self._fresh += self._learned.add(self._interpreter, names)
 
     def nudge(self) -> None:
         """A version is live: see to it that the next one is warm."""

@@ -106,7 +106,7 @@ def _python(change: FileChange, facts: RunFacts) -> RungChoice:
     path = change.path
     if not facts.loaded:
         return _restart(facts, f"{path} is source, and what is loaded is not known")
-    stem = path.rpartition("/")[2].partition(".")[0]
+    stem = path.removesuffix("/__init__.py").rpartition("/")[2].partition(".")[0]
     if change.what != "modified" and stem in facts.modules:
         return _restart(facts, f"{path} has the name of a library that is loaded")
     # It is read when it is first imported, and then as it is now: the loader keeps no old code.
