@@ -134,7 +134,9 @@ def idle_section(figures: Row) -> str:
 
 `hyperbox up` on {figures['files']:,} files over {figures['seconds']:.0f} s without a save; the
 program and its prepared parent aside: {figures['cpu_percent']} % CPU, {figures['pss_mb']} MB PSS
-({figures['rss_mb']} MB RSS). Scan of the tree: cold {figures['scan_cold_ms']} ms, warm
+({figures['rss_mb']} MB RSS). After the first start it is at work for
+{figures['after_start']['seconds']} s ({figures['after_start']['cpu_s']} s of CPU), to keep the
+contents for a way back. Scan of the tree: cold {figures['scan_cold_ms']} ms, warm
 {figures['scan_warm_ms']} ms.
 
 {processes}"""
