@@ -18,6 +18,7 @@ from hyperbox_agent.core.plan import after, diff
 from hyperbox_agent.errors import AgentError, ApplyError
 from hyperbox_agent.link.connection import Link
 from hyperbox_agent.link.messages import Configured
+from hyperbox_agent.trim import give_back_memory
 from hyperbox_agent.watch.source import Source
 from hyperbox_devcontainer.session.options import SessionOptions
 
@@ -25,6 +26,9 @@ SLICE = 0.03
 REST = 0.05
 """Seconds of copying and of rest: a third of one core, for less than a minute in a tree of 50,000
 files, and nothing after that."""
+
+MANY = 1000
+"""Files whose copying leaves enough of unused memory to be worth a search for it."""
 
 NEVER_LINKED = frozenset({".git", ".hg", ".svn", "__pycache__", ".mypy_cache", ".pytest_cache",
                           ".ruff_cache", ".hypothesis", ".tox", ".nox"})
@@ -133,10 +137,13 @@ class ArchiveBase:
         while True:
             await self._more.wait()
             self._more.clear()
+            many = self._archive.pending > MANY
             try:
                 while self._archive.record_some(self._source.tree.read, SLICE):
                     await self._clock.sleep(REST)
                 self._archive.prune(self._options.keep)
+                if many:
+                    give_back_memory()
             except ApplyError:
                 # No room for a way back; going forward needs none. The next generation tries anew.
                 continue
