@@ -7,8 +7,6 @@ import sys
 
 import pytest
 
-from hyperbox_agent.trim import give_back_memory
-
 USE = """
 from hyperbox_agent.trim import give_back_memory
 def rss():

@@ -23,16 +23,16 @@ from hyperbox_langpacks.base import FileChange, Rung, RungChoice
 
 T = TypeVar("T")
 
-COMPANY = 0.028
+COMPANY = 0.026
 """Seconds after a lone file within which a save-all's next one mostly follows."""
-_SHARE = 1.5
+_SHARE = 1.3
 
 
 def not_before(began: float, ready: float) -> float:
     """When a version that a lone file made, known since ``began``, may go live, being ``ready``.
 
     Another file that follows makes it half of a save-all, so it waits until that is unlikely; not
-    much longer, though, than it took anyway: for what starts in 8 ms, 20 more are not a small wait.
+    much longer, though, than it took anyway: for what starts in 8 ms, 18 more are not a small wait.
     """
     return began + min(COMPANY, _SHARE * (ready - began))
 
