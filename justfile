@@ -78,3 +78,7 @@ wheels:
 docs *ARGS:
     @python docs/generate.py "$@"
     @case "$*" in ""|--check) python -m hyperbox_tui.cli.docs "$@" ;; esac
+
+# Draw what the demo prints, for the README (on a quiet machine: the times are those of this run)
+picture:
+    @PATH="${PATH#"{{venv}}:"}" exec "{{venv}}/python" docs/picture.py
