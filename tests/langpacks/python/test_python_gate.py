@@ -110,3 +110,41 @@ def test_data_is_checked_only_where_the_program_reads_it(worker: WorkerEnd) -> N
 def test_the_project_file_is_always_checked(worker: WorkerEnd) -> None:
     (error,) = gate(worker, pyproject__toml="[project]\nname = x\n")
     assert (error["path"], error["line"]) == ("pyproject.toml", 2)
+
+
+@pytest.fixture(params=["yaml", "ruamel.yaml"])
+def reads_yaml(request: pytest.FixtureRequest, worker: WorkerEnd) -> WorkerEnd:
+    """A worker whose program has read ``a.yaml`` and ``b.yml`` with this parser."""
+    pytest.importorskip(request.param)
+    made = worker.made
+    made.write("app.py", f"import {request.param}\nfor n in 'a.yaml', 'b.yml': open(n).close()\n")
+    made.write("a.yaml", "")
+    made.write("b.yml", "")
+    assert made.run(sys.executable, "app.py")[0] == 0
+    assert gate(worker, a__yaml="a: [1\n") == [], "nothing is known of a parser yet"
+    assert worker.ask("prepare", preload=[request.param])["ok"]
+    return worker
+
+
+@pytest.mark.parametrize(("text", "line"), [
+    ("a: [1,\nb: 2\n", None), ("x: 1\n---\ny: *nope\n", 3), ("a:\n\t- 1\n", 2),
+    ("k: v: w\n", 1), (b"a: \xff\xfe\n", None), ("a: 'open\n", None)])
+def test_yaml_that_the_program_reads_is_checked_by_its_own_parser(
+        reads_yaml: WorkerEnd, text: str | bytes, line: int | None) -> None:
+    (error,) = gate(reads_yaml, b__yml=text, other__yaml=text)
+    assert error["path"] == "b.yml"
+    assert line in (None, error["line"]), error
+    assert error["message"]
+    assert "\n" not in error["message"]
+
+
+@pytest.mark.parametrize("text", [
+    "", "# nothing\n", "a: 1\n---\nb: 2\n...\n---\n- c\n",
+    "a: !Ref Bucket\nb: !Sub {x: !GetAtt [p, q]}\nc: !!python/name:os.system\n",
+    "%TAG !e! tag:example.com,2000:\n---\na: !e!thing 1\n",
+    "base: &b {x: 1}\nmore:\n  <<: *b\n  x: 2\nx: 1\nx: 2\n", "? [1, 2]\n: 3\n",
+    "{% if x %}\na: 1\n{% endif %}\n", "a: {{ x }}: {{\n", "\ufeffa: \u00e4\n",
+    "a: " + "[" * 300 + "]" * 300 + "\n", "a: [1\n" + "#" * (2 << 20)])
+def test_yaml_that_is_none_of_ours_or_right_passes(reads_yaml: WorkerEnd, text: str) -> None:
+    assert gate(reads_yaml, a__yaml=text.encode()) == []
+    assert reads_yaml.ask("hello")["ok"]

@@ -44,7 +44,7 @@ from hyperbox_langpacks.python.sources import RUN_METHODS, candidate_files, read
 
 _PORT_IN_CODE = r"(?:\bport=|127\.0\.0\.1', )(\d{2,5})\b"
 NOT_JSON = (".vscode/", ".devcontainer/", "tests/", "test/", "tsconfig", "jsconfig")
-"""Files that are called JSON and have comments, or are broken on purpose."""
+"""Data files that have comments, or are broken on purpose."""
 
 
 class PythonPack:
@@ -98,7 +98,7 @@ class PythonPack:
             return True
         if path.startswith(NOT_JSON) or "/tests/" in path:
             return False
-        return path.endswith((".json", ".toml"))
+        return path.endswith((".json", ".toml", ".yaml", ".yml"))
 
     def worker(self, view: ProjectView, found: Detection, code_dir: str) -> WorkerSpec | None:
         """The worker in the project's own interpreter, with the same options as the program."""

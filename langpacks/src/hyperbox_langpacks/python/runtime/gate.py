@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 
 from .codes import CodeStore, compile_source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     Error = Mapping[str, Any]
+
+YAML_LIMIT = 1 << 20
+YAML_LIMIT_PURE = 64 << 10
+"""Bytes of YAML that are looked at: without its C library the parser takes some 10 µs for each."""
+_TEMPLATED = (b"{{", b"{%")
 
 
 def gate(files: Iterable[Mapping[str, str]], root: str, codes: CodeStore) -> list[Error]:
@@ -44,6 +50,8 @@ def _check(path: str, read: str, root: str, codes: CodeStore) -> Error | None:
         return _check_json(path, source)
     if extension == ".toml":
         return _check_toml(path, source)
+    if extension in (".yaml", ".yml"):
+        return _check_yaml(path, source)
     return None
 
 
@@ -111,6 +119,57 @@ def _toml_error(path: str, error: ValueError) -> Error:
     if found is None or found.group(1) is None:
         return _error(path, None, None, text)
     return _error(path, int(found.group(1)), int(found.group(2)), text[:found.start()])
+
+
+def _check_yaml(path: str, source: bytes) -> Error | None:
+    """Only as far as the text goes: no tag is looked up, nothing is made of it.
+
+    With the parser that the program has imported; without one, who knows what it reads it as. A
+    template is none of our business: it becomes YAML elsewhere.
+    """
+    parser = _yaml_parser()
+    if parser is None or any(mark in source for mark in _TEMPLATED):
+        return None
+    compose, wrong, limit = parser
+    if len(source) > limit:
+        return None
+    try:
+        for _ in compose(source):
+            pass
+    except RecursionError:
+        return None
+    except wrong as error:
+        return _yaml_error(path, error)
+    return None
+
+
+def _yaml_parser() -> tuple[Callable[[bytes], Iterable[Any]], type[Exception], int] | None:
+    """What reads all documents of a text, what it raises, and how much it can be given."""
+    yaml: Any = sys.modules.get("yaml")
+    if hasattr(yaml, "compose_all"):
+        loader = getattr(yaml, "CBaseLoader", None)
+        return (lambda source: yaml.compose_all(source, Loader=loader or yaml.BaseLoader),
+                yaml.YAMLError, YAML_LIMIT if loader else YAML_LIMIT_PURE)
+    ruamel: Any = sys.modules.get("ruamel.yaml")
+    if hasattr(getattr(ruamel, "YAML", None), "compose_all"):
+        return (lambda source: ruamel.YAML(typ="safe", pure=True).compose_all(_stream(source)),
+                ruamel.YAMLError, YAML_LIMIT_PURE)
+    return None
+
+
+def _stream(source: bytes) -> Any:
+    import io
+
+    return io.BytesIO(source)
+
+
+def _yaml_error(path: str, error: Exception) -> Error:
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None or not problem:
+        return _error(path, None, None, str(error).partition("\n")[0])
+    context = getattr(error, "context", None)
+    return _error(path, mark.line + 1, mark.column + 1,
+                  f"{context} {problem}" if context else problem)
 
 
 def _error(path: str, line: int | None, column: int | None, message: str) -> Error:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .tree import Tree
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC
-DATA = (".json", ".toml")
+DATA = (".json", ".toml", ".yaml", ".yml")
 """Files that the gate can check, if the program is known to read them."""
 WROTE_AGAIN = 0.25
 """Seconds after which a further write to the same path is told again."""
