@@ -20,7 +20,12 @@ AGENT_SOCKET = "agent.sock"
 
 def orphan_targets(folder: str) -> list[dict[str, Any]]:
     """The targets of a project whose agent still listens, as `status` shows them."""
-    return [_target(home) for home in _homes(folder) if os.path.isdir(home) and _agent_lives(home)]
+    found = []
+    for home in _homes(folder):
+        run = _run_folder(home) if os.path.isdir(home) else None
+        if run is not None and listens(os.path.join(run, AGENT_SOCKET)):
+            found.append(_target(home, run))
+    return found
 
 
 def _homes(folder: str) -> list[str]:
@@ -31,16 +36,23 @@ def _homes(folder: str) -> list[str]:
         return []
 
 
-def _target(home: str) -> dict[str, Any]:
-    name = os.path.basename(home).removeprefix("target-")
-    return {"name": name, "kind": "process", "state": "live", "number": None, "rung": None,
-            "url": None, "pid": None, "pending": 0, "error": None}
+def _target(home: str, run: str) -> dict[str, Any]:
+    """What the agent wrote down for its successor says what runs."""
+    from hyperbox_agent.supervise import records
+    from hyperbox_langpacks.base import Rung
+    known = records.load(os.path.join(run, records.FILE))
+    live = next((one for one in known.instances if one.serial == known.live), None) \
+        if known is not None else None
+    return {"name": os.path.basename(home).removeprefix("target-"), "kind": "process",
+            "state": "live" if known is None or known.serving is not None else "broken",
+            "number": known.serving if known is not None else None,
+            "rung": Rung(live.rung).word if live is not None else None,
+            "url": None, "pid": live.pid if live is not None else None, "pending": 0, "error": None}
 
 
-def _agent_lives(home: str) -> bool:
+def _run_folder(home: str) -> str | None:
     from hyperbox_agent.home import find_run_folder
-    run = find_run_folder(home)
-    return run is not None and listens(os.path.join(run, AGENT_SOCKET))
+    return find_run_folder(home)
 
 
 def listens(path: str) -> bool:
