@@ -38,6 +38,8 @@ STEADY_SECONDS = 30.0
 """How long one answer may take a steady client, whatever the load of the machine."""
 HYPERBOX = (sys.executable, "-m", "hyperbox_tui.cli.main")
 PATIENCE = 60.0
+VERB_SECONDS = 120.0
+"""For a whole verb: twice what ``flush`` itself waits, so that its own words are what one sees."""
 
 
 def free_port() -> int:
@@ -104,14 +106,14 @@ class Project:
         return subprocess.run(["git", *args], cwd=self.root, env=env, check=True, text=True,
                               capture_output=True, timeout=PATIENCE).stdout
 
-    def hb(self, *args: str, timeout: float = PATIENCE,
+    def hb(self, *args: str, timeout: float = VERB_SECONDS,
            stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run a verb in the project; gives status and output."""
         return subprocess.run([*HYPERBOX, *args], cwd=self.root, env=self.env, text=True,
                               capture_output=True, timeout=timeout, input=stdin,
                               errors="surrogateescape")
 
-    def json(self, *args: str, timeout: float = PATIENCE) -> Any:
+    def json(self, *args: str, timeout: float = VERB_SECONDS) -> Any:
         """Run a verb with ``--json``; gives its one object."""
         done = self.hb(*args, "--json", timeout=timeout)
         assert done.stdout.strip(), (done.returncode, done.stderr)

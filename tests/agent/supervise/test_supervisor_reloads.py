@@ -205,6 +205,8 @@ async def test_a_program_without_a_port_is_stopped_first_and_revived_by_the_call
     program.write(ver=good)
     assert await supervisor.revive()
     assert supervisor.serving == 1
+    status = supervisor.status()
+    assert (status["state"], status["error"]["line"], status["restarts"]) == ("live", 1, 0)
     assert program.texts("stdout")[-1] == "ready v1"
     assert supervisor.status()["url"] is None
 

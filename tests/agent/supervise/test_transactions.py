@@ -61,6 +61,10 @@ class FakeSupervisor:
 
     serving = 1
     error: Exception | None = None
+    healthy = True
+
+    def __init__(self, stage: FakeStage | None = None) -> None:
+        self.calls = stage.calls if stage is not None else []
 
     def wrote(self, path: str, since: float) -> bool:
         return True
@@ -77,7 +81,11 @@ class FakeSupervisor:
         if self.error is not None:
             raise self.error
         permitted = await permit()
-        return Reloaded(permitted, not permitted, choice.rung, choice.why)
+        return Reloaded(permitted and self.healthy, not permitted, choice.rung, choice.why)
+
+    async def revive(self) -> bool:
+        self.calls.append("revive")
+        return True
 
 
 @pytest.mark.parametrize(("took", "waits"), [
@@ -142,3 +150,16 @@ async def test_what_could_not_be_switched_to_is_taken_out_of_the_tree_again() ->
     assert outcome.error.message == "the port is lost"
     assert stage.calls[:3] == ["prepare", "apply", "undo"]
     assert "commit" not in stage.calls
+
+
+@pytest.mark.parametrize("shares_tree", [True, False])
+async def test_what_had_to_make_way_is_started_again_once_its_tree_is_back(
+        shares_tree: bool) -> None:
+    """In place it is the supervisor that knows where the old content is."""
+    stage = FakeStage(shares_tree)
+    supervisor = FakeSupervisor(stage)
+    supervisor.healthy = False
+    supervisor.wrote = lambda path, since: False  # type: ignore[method-assign]
+    outcome = await run(stage, supervisor)
+    assert outcome.verdict is Verdict.ROLLED_BACK
+    assert stage.calls == ["prepare", "apply", "undo", *([] if shares_tree else ["revive"])]

@@ -186,8 +186,8 @@ class Instance:
         if event == "listening":
             self._listening(report)
         elif event == "modules":
-            self.learned.modules.update(dict.fromkeys(_texts(report.get("names"))))
-            self.learned.files.update(_texts(report.get("files")))
+            self.learned.modules.update(dict.fromkeys(texts(report.get("names"))))
+            self.learned.files.update(texts(report.get("files")))
         if self._on_report is not None:
             self._on_report(self, report)
 
@@ -207,5 +207,6 @@ def log_event(stream: str, number: int, line: Line) -> dict[str, Any]:
     return event
 
 
-def _texts(value: Any) -> list[str]:
+def texts(value: Any) -> list[str]:
+    """The strings of a list that a shim sent."""
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []

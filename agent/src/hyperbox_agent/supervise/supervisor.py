@@ -23,7 +23,7 @@ from hyperbox_agent.supervise.attempt import Attempt, Attempts
 from hyperbox_agent.supervise.chores import Chores
 from hyperbox_agent.supervise.config import AppConfig
 from hyperbox_agent.supervise.health import after_exit
-from hyperbox_agent.supervise.instance import Instance, Sink
+from hyperbox_agent.supervise.instance import Instance, Sink, texts
 from hyperbox_agent.supervise.learned import LearnedModules
 from hyperbox_agent.supervise.limits import cancel
 from hyperbox_agent.supervise.mend import mark_of
@@ -121,8 +121,7 @@ class Supervisor:
             self._worker_spec(code), found.interpreter or "", found.framework, view.root,
             lambda: self._starter.start_of(view.root),
             LearnedModules(os.path.join(home, "learned.json")), mark, clock, sink)
-        self._service = Service(config, home, run, mark, view.root, self._warm, clock,
-                                sink)
+        self._service = Service(config, home, run, mark, view.root, self._warm, clock, sink)
         self._attempts = Attempts(config, self._starter, self._warm, self._service, clock)
         self._chores = Chores(config, pack, self._starter, mark, clock, sink)
         self._revival = Revival(clock)
@@ -292,7 +291,7 @@ class Supervisor:
         if self._service.live is not None or self.serving is None:
             return self._service.live is not None
         await self._revival.stop()
-        return await self._again(self.serving, root)
+        return await self._again(self.serving, root, self._service.error)
 
     async def _reload(self, number: int, choice: RungChoice, root: str,
                       leave: _Leave) -> Reloaded:
@@ -392,9 +391,7 @@ class Supervisor:
             place = await self._locate(number)
         if place is None or place == new_root:
             return
-        if await self._start_again(number, place, "the new version failed"):
-            self._service.error = failure
-            self._service.tell(State.LIVE)
+        await self._start_again(number, place, "the new version failed", failure)
 
     async def _succeed(self, attempt: Attempt, instance: Instance, number: int) -> Reloaded:
         old = self._service.live
@@ -446,9 +443,7 @@ class Supervisor:
             if instance is self._service.live:
                 self._nudge()
         elif event == "wrote":
-            paths = report.get("paths")
-            written = [path for path in paths if isinstance(path, str)] if isinstance(
-                paths, list) else []
+            written = texts(report.get("paths"))
             self._writes.add(written, self._clock.now())
             self._sink({"event": "wrote", "number": instance.number, "paths": written})
         elif event != "listening":
@@ -480,20 +475,24 @@ class Supervisor:
                 and service.state is State.BROKEN):
             self._revival.begin(lived, lambda: self._again(number, None))
 
-    async def _again(self, number: int, root: str | None) -> bool:
+    async def _again(self, number: int, root: str | None, spite: Failure | None = None) -> bool:
         async with self._turn:
             if self._service.live is not None or self._stopping is not None:
                 return True
             if root is None:
                 root = await self._locate(number) if self._locate is not None else self.root
-            return root is not None and await self._start_again(number, root, "it had ended")
+            return root is not None and await self._start_again(number, root, "it ended", spite)
 
-    async def _start_again(self, number: int, root: str, why: str) -> bool:
+    async def _start_again(self, number: int, root: str, why: str, spite: Failure | None) -> bool:
+        """In ``spite`` of the failure of a newer one, which goes on being shown."""
         attempt = await self._attempts.make(number, Rung.WARM, why, root)
         if attempt.instance is None or not attempt.ok:
             self._failed(attempt)
             return False
         await self._go_live(attempt, attempt.instance, number)
+        if spite is not None:
+            self._service.error = spite
+            self._service.tell(State.LIVE)
         return True
 
 

@@ -296,6 +296,9 @@ class Transaction:
             return self._superseded(work)
         if not done.ok:
             await self._stage.undo(work, self._supervisor)
+            if not self._stage.shares_tree:
+                # Where both must not overlap the old one had to go: only now its tree is there.
+                await self._supervisor.revive()
             failure = done.error or Failure("reload", "the new version did not start")
             return self._rolled_back(work, done.rung, done.why, failure)
         self._stage.commit(work)
