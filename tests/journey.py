@@ -5,14 +5,18 @@ Everything goes through the public command line and real sockets.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import http.client
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -20,6 +24,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from hyperbox_agent.apply.home import default_home
+from hyperbox_devcontainer.target import bootstrap
+from hyperbox_devcontainer.target.archive import build_archive
 
 BASE_APP = '''\
 import http.server, os, ver
@@ -63,7 +71,8 @@ class Project:
 
     def __init__(self, folder: Path, *, mode: str = "in-place", git: bool = True,
                  extra: str = "", command: Sequence[str] | str | None = None,
-                 tree: Path | None = None) -> None:
+                 tree: Path | None = None, landed: bool = True) -> None:
+        """``landed``: the agent stands beside the default tree, as an earlier start left it."""
         self.root = folder / "p"
         self.root.mkdir(parents=True)
         self.port = free_port()
@@ -72,10 +81,12 @@ class Project:
         self.env = {**os.environ, "XDG_STATE_HOME": str(folder / "state"),
                     "XDG_CONFIG_HOME": str(folder / "config"), "HOME": str(folder),
                     "GIT_CONFIG_GLOBAL": os.devnull, "NO_COLOR": "1"}
+        if mode == "mirror" and tree is None and landed:
+            agent = Path(default_home(str(self.tree)), "agent")
+            agent.parent.mkdir(mode=0o700)
+            shutil.copytree(landed_agent(), agent, copy_function=os.link)
         if git:
             self.git("init", "-q")
-            self.git("config", "user.email", "test@example.invalid")
-            self.git("config", "user.name", "test")
         self.write("ver.py", 'V = "v1"\n')
         self.write("app.py", BASE_APP)
         run = command if command is not None else [sys.executable, "app.py"]
@@ -145,6 +156,22 @@ class Project:
             yield running
         finally:
             running.end()
+
+
+@functools.cache
+def landed_agent() -> Path:
+    """A folder as the first start on a mirrored target makes it: the agent, put there and unpacked.
+
+    Once a run: compiling all of the agent costs as much as the rest of such a start together.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="hbt-agent-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    archive = build_archive()
+    packed = folder / archive.name
+    packed.write_bytes(archive.data)
+    packed.chmod(0o600)
+    bootstrap.unpack(str(packed), bootstrap.folder_of(str(packed)))
+    return folder
 
 
 class Up:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -31,6 +32,11 @@ def python_files() -> list[Path]:
     return tracked("*.py")
 
 
+@functools.cache
+def parsed(path: Path) -> ast.AST:
+    return ast.parse(path.read_text("utf-8"))
+
+
 def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
@@ -56,7 +62,7 @@ def functions_of(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionD
 def test_functions_are_small() -> None:
     sizes = [(node.end_lineno or node.lineno) - node.lineno + 1
              for path in python_files() if path.parts[len(ROOT.parts)] in ROOMS
-             for node in functions_of(ast.parse(path.read_text("utf-8")))]
+             for node in functions_of(parsed(path))]
     over_50 = sum(size > 50 for size in sizes)
     assert over_50 <= 0.04 * len(sizes), f"{over_50} of {len(sizes)} functions exceed 50 lines"
 
@@ -103,7 +109,7 @@ def _idle_tests(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDe
 def test_every_test_checks_something() -> None:
     idle = [f"{name_of(path)}:{node.lineno} {node.name}"
             for path in python_files() if path.name.startswith("test_")
-            for node in _idle_tests(ast.parse(path.read_text("utf-8")))]
+            for node in _idle_tests(parsed(path))]
     assert idle == []
 
 
@@ -131,7 +137,7 @@ def test_rooms_that_run_on_targets_import_only_the_standard_library(room: str) -
         if not name_of(path).startswith(f"{room}/src/"):
             continue
         allowed = own | (FOREIGN_WATCHERS if "/watch/" in name_of(path) else set())
-        for name, line in _imported_roots(ast.parse(path.read_text("utf-8"))):
+        for name, line in _imported_roots(parsed(path)):
             # A pack's shim imports the frameworks of the user's project, where they are.
             in_project = "/python/" in name_of(path)
             if name not in sys.stdlib_module_names | allowed and not in_project:

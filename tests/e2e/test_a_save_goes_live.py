@@ -10,7 +10,7 @@ from journey import Project, Steady, Up, eventually, same_trees
 
 @pytest.fixture(params=["in-place", "mirror"])
 def project(request: pytest.FixtureRequest, tmp_path: Path) -> Project:
-    return Project(tmp_path, mode=request.param)
+    return Project(tmp_path, mode=request.param, landed=False)
 
 
 def test_edits_go_live_and_a_broken_one_does_not(project: Project) -> None:
