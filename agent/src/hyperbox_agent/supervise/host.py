@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -88,6 +89,7 @@ class Host:
         self._found: Detection | None = None
         self.pulls: Pulls | None = None
         self._permits: dict[int, Permit] = {}
+        self._configuring = asyncio.Lock()
 
     @property
     def supervisor(self) -> Supervisor:
@@ -97,25 +99,38 @@ class Host:
         return self._supervisor
 
     async def configure(self, config: HostConfig) -> Ready:
-        """Take on a program. A second call with the same program leaves it running as it is."""
-        if self.config is not None and self._same_program(config):
-            return await self._take_on(config)
-        if self._supervisor is not None:
-            await self._supervisor.stop()
-        self.config = config
-        await self._close_stage()
-        self._open_stage(config)
-        pack, found = self._detect(config)
-        self._found = found
-        self._supervisor = Supervisor(
-            AppConfig.from_json(config.app), pack, found, FolderView(config.root), self.home,
-            clock=self._clock, sink=self._sink, room=self._room, locate=self._where)
-        self._remember(config)
-        adopted = await self._supervisor.open()
-        self._transaction = Transaction(
-            self._supervisor, self._stage(config), self._clock, self._sink)
+        """Take on a program. A second call with the same program leaves it running as it is.
+
+        Where it raises, it is as if it had not been called: what a dead agent left is left.
+        """
+        async with self._configuring:
+            if self._transaction is None or not self._same_program(config):
+                return await self._set_up(config)
+        return await self._take_on(config)
+
+    async def _set_up(self, config: HostConfig) -> Ready:
+        await self._end()
+        try:
+            self._open_stage(config)
+            pack, self._found = self._detect(config)
+            self._supervisor = Supervisor(
+                AppConfig.from_json(config.app), pack, self._found, FolderView(config.root),
+                self.home, clock=self._clock, sink=self._sink, room=self._room,
+                locate=self._where)
+            self._remember(config)
+            self.config = config
+            return await self._open(self._supervisor, config)
+        except BaseException:
+            if self._supervisor is not None and self._supervisor.url is None:
+                self._supervisor = None  # without its port it has nothing, and must end nothing
+            await self._end(fast=True)
+            raise
+
+    async def _open(self, supervisor: Supervisor, config: HostConfig) -> Ready:
+        adopted = await supervisor.open()
+        self._transaction = Transaction(supervisor, self._stage(config), self._clock, self._sink)
         if self._mirror is not None and adopted is not None:
-            await self._mirror.lead_back(adopted.number, self._supervisor)
+            await self._mirror.lead_back(adopted.number, supervisor)
         self._open_pulls(config)
         return self._ready(adopted=adopted is not None)
 
@@ -128,8 +143,10 @@ class Host:
             self._open_pulls(config)
             return self._ready(adopted=self.supervisor.serving is not None)
 
+        if self._transaction is None:
+            raise AgentError("the program is being stopped")
         # What the last session had settled goes on to its end; only then is it known what is here.
-        return await take() if self._transaction is None else await self._transaction.between(take)
+        return await self._transaction.between(take)
 
     def _open_pulls(self, config: HostConfig) -> None:
         if self.pulls is not None:
@@ -351,6 +368,10 @@ class Host:
     async def stop(self, *, fast: bool = False) -> None:
         """End everything that runs here. Safe to call twice; ``fast`` gives no grace."""
         self.supersede_all()
+        async with self._configuring:
+            await self._end(fast=fast)
+
+    async def _end(self, *, fast: bool = False) -> None:
         if self._supervisor is not None:
             await self._supervisor.stop(fast=fast)
         if self.pulls is not None:
