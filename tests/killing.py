@@ -90,15 +90,11 @@ def pids(project: Project) -> dict[str, int]:
     """Our processes that run now, by their part; of several of a kind the youngest."""
     mark = f"XDG_STATE_HOME={project.env['XDG_STATE_HOME']}"
     found: dict[str, int] = {}
-    parents: set[str] = set()
     ours = [one for one in processes(mark) if mark in one[2]]
     for pid, line, env in sorted(ours, key=lambda one: _started(one[0])):
         part = next((part for part, words in KNOWN.items() if words in line), None)
         if part is None:
-            # A program that was forked from the worker bears its name and its environment.
-            is_parent = line.rstrip().endswith(WORKER) and _instance(env) not in parents
-            parents.add(_instance(env))
-            part = _part_of(pid, is_parent=is_parent, forked=WORKER in line)
+            part = _part_of(pid, line, env)
         if part is not None:
             found[part] = pid
     return found
@@ -106,30 +102,29 @@ def pids(project: Project) -> dict[str, int]:
 
 KNOWN = {"session": " up --json", "shell": "sh -c", "agent": " serve --home ",
          "holder": "run_from_arguments", "mender": "import mend"}
-WORKER = "/worker.py"
 
 
-def _part_of(pid: int, *, is_parent: bool, forked: bool) -> str | None:
-    """The program is what listens; a spare waits without any socket; a worker has one, to us."""
+def _part_of(pid: int, line: str, env: str) -> str | None:
+    """What was forked from the worker bears its name and its environment: so the program is what
+    listens, the worker has its socket to us, and a spare has no socket at all."""
     sockets = _sockets(pid)
-    if sockets & _listening():
+    if sockets.keys() & _listening():
         return "program"
-    if is_parent and sockets:
+    if not line.rstrip().endswith("/worker.py"):
+        return None
+    if {f"HYPERBOX_WORKER_FD={fd}" for fd in sockets.values()} & set(env.splitlines()):
         return "worker"
-    return "spare" if forked and not is_parent and not sockets else None
+    return None if sockets else "spare"
 
 
-def _instance(env: str) -> str:
-    return next((line for line in env.splitlines() if line.startswith("HYPERBOX_INSTANCE=")), "")
-
-
-def _sockets(pid: int) -> set[str]:
-    found = set()
+def _sockets(pid: int) -> dict[str, str]:
+    """Inode → descriptor of a process's sockets."""
+    found = {}
     with suppress(OSError):
         for fd in os.listdir(f"/proc/{pid}/fd"):
             with suppress(OSError):
-                found.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
-    return {name[8:-1] for name in found if name.startswith("socket:[")}
+                found[os.readlink(f"/proc/{pid}/fd/{fd}")] = fd
+    return {name[8:-1]: fd for name, fd in found.items() if name.startswith("socket:[")}
 
 
 def _listening() -> set[str]:
@@ -171,7 +166,7 @@ def at_phase(up: Up, phase: str, mark: int, word: str) -> None:
 def running(project: Project) -> Iterator[Up]:
     """``up`` with all of our processes there; afterwards nothing is left at all."""
     with project.up() as up:
-        eventually(lambda: all_there(project), 90)
+        await_all(project)
         yield up
     assert not residue(project), residue(project)
     with pytest.raises(OSError, match="refused"):
@@ -179,9 +174,18 @@ def running(project: Project) -> Iterator[Up]:
     shutil.rmtree(project.env["XDG_RUNTIME_DIR"])
 
 
-def all_there(project: Project) -> bool:
-    """Whether each part of ours runs."""
-    return {"agent", "holder", "worker", "spare", "program"} <= set(pids(project))
+def await_all(project: Project, timeout: float = 90.0) -> None:
+    """Wait until each part of ours runs, the program and a child forked ahead among them."""
+    wanted, there = {"agent", "holder", "worker", "spare", "program"}, dict[str, int]()
+
+    def all_there() -> bool:
+        there.clear()
+        there.update(pids(project))
+        return wanted <= set(there)
+
+    with suppress(AssertionError):
+        eventually(all_there, timeout)
+    assert wanted <= set(there), there
 
 
 class Walk:
@@ -285,7 +289,8 @@ def is_whole(project: Project) -> bool:
 
 LONGEST = 20.0
 """Seconds; a program that crashes again and again pauses for up to 4 of them in a walk."""
-CUT = re.compile("RemoteDisconnected|ConnectionReset|IncompleteRead|BrokenPipe|BadStatusLine")
+CUT = re.compile("RemoteDisconnected|ConnectionReset|IncompleteRead|BrokenPipe|BadStatusLine|"
+                 "502 .* closed the connection")
 
 
 def check_answers(steady: Steady, project: Project, *, cuts: int = 0) -> None:

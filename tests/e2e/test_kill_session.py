@@ -13,7 +13,7 @@ from killing import (
     MODES,
     PHASES,
     Walk,
-    all_there,
+    await_all,
     check_answers,
     converged,
     down,
@@ -41,18 +41,27 @@ def session_walk(folder: Path, mode: str, phases: tuple[str, ...], more: str = "
             steps.up.process.wait(60)
             if not {"agent", "holder"} <= names:
                 _goes_on_without_it(project, told=not more)
-            if phase == "idle":
-                word = steps.next_word()
-                save(project, word)
             steps.up = Up(project)
             after.callback(steps.up.end)
-            live = steps.up.wait_state("live")
-            assert phase != "idle" or live["pid"] == ours["program"], "it was not adopted"
+            if phase == "idle":
+                _await_adoption(project, ours["program"])
+                word = steps.next_word()
+                save(project, word)
             converged(project, word)
-            eventually(lambda: all_there(project), 90)
+            await_all(project)
         if steady is not None:
             steady.stop()
             check_answers(steady, project, cuts=len(phases) if "holder" in names else 0)
+
+
+def _await_adoption(project: Project, program: int) -> None:
+    """Wait for a session for which this very process is what answers."""
+    def adopted() -> bool:
+        shown = project.json("status")["projects"]
+        return [(one["targets"][0]["state"], one["targets"][0]["pid"]) for one in shown
+                if one.get("session", True) is not None] == [("live", program)]
+
+    eventually(adopted, message="it was not adopted")
 
 
 def _goes_on_without_it(project: Project, *, told: bool) -> None:

@@ -18,7 +18,7 @@ from killing import (
     MODES,
     PHASES,
     Walk,
-    all_there,
+    await_all,
     check_answers,
     converged,
     kill,
@@ -36,14 +36,16 @@ CUTTING = frozenset({"holder", "program", "spare"})
 def walk(folder: Path, mode: str, parts: str, phases: tuple[str, ...]) -> None:
     """Kill ``parts`` (joined by ``+``) in each phase."""
     project, names = make_project(folder, mode), parts.split("+")
-    # With agent and holder both, nobody holds the port for a moment.
-    client = nullcontext() if {"agent", "holder"} <= set(names) else Steady(project.port)
+    # Without both agent and holder nobody holds the port for a moment; without the agent the holder
+    # does not know whether a program that is gone will come back.
+    client = nullcontext() if "agent" in names and {"holder", "program"} & set(names) else Steady(
+        project.port)
     with running(project) as up, reading(project), client as steady:
         steps = Walk(project, up)
         for phase in phases:
             steps.strike(names, phase)
             # The next one shall find all of them again.
-            eventually(lambda: all_there(project), 90)
+            await_all(project)
         if steady is not None:
             steady.stop()
             check_answers(steady, project, cuts=len(phases) if CUTTING & set(names) else 0)
