@@ -210,6 +210,9 @@ class Walk:
             word = ""
         if word:
             converged(self.project, word)
+        if phase == "idle" and not {"program", "spare"} & set(parts):
+            await_all(self.project)
+            assert pids(self.project)["program"] == ours["program"], "it was started again"
         if phase == "idle" or not word:
             word = self.next_word()
             save(self.project, word)
