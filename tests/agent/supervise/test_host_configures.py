@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,14 @@ from hyperbox_agent.supervise.mend import mark_of
 
 
 @pytest.fixture
-async def host(tmp_path: Path) -> AsyncIterator[Host]:
-    made = Host(str(tmp_path / "home"), SystemClock(), lambda event: None)
+def events() -> list[Mapping[str, Any]]:
+    """What the host told."""
+    return []
+
+
+@pytest.fixture
+async def host(tmp_path: Path, events: list[Mapping[str, Any]]) -> AsyncIterator[Host]:
+    made = Host(str(tmp_path / "home"), SystemClock(), events.append)
     yield made
     await made.stop(fast=True)
 
@@ -76,6 +82,20 @@ async def test_two_sessions_that_configure_at_once_get_one_program(
     assert [one.serving for one in made] == [None, None]
     await first(host)
     assert (await host.configure(config)).serving == 1
+
+
+async def test_a_session_that_comes_later_hears_what_answers(
+        host: Host, tmp_path: Path, helpers: Any, events: list[Mapping[str, Any]]) -> None:
+    config = wanted(tmp_path, helpers.free_port())
+    await host.configure(config)
+    await host.configure(config)
+    assert events == []
+    await first(host)
+    live = [event for event in events if event["event"] == "state"][-1]
+    assert live["state"] == "live"
+    events.clear()
+    await host.configure(config)
+    assert [event for event in events if event["event"] == "state"] == [live]
 
 
 async def test_a_stop_waits_for_a_program_that_is_being_taken_on(

@@ -141,12 +141,21 @@ class Host:
             if self._mirror is not None:
                 self._mirror.keep(config.keep)
             self._open_pulls(config)
+            self._tell_again()
             return self._ready(adopted=self.supervisor.serving is not None)
 
         if self._transaction is None:
             raise AgentError("the program is being stopped")
         # What the last session had settled goes on to its end; only then is it known what is here.
         return await self._transaction.between(take)
+
+    def _tell_again(self) -> None:
+        """To a session that was not there when it was told: what answers."""
+        now = self.supervisor.status()
+        if now["number"] is not None:
+            told = {key: now[key] for key in ("state", "url", "number", "pid", "error")
+                    if key != "error" or now[key] is not None}
+            self._sink({"event": "state", **told})
 
     def _open_pulls(self, config: HostConfig) -> None:
         if self.pulls is not None:
