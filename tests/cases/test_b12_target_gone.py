@@ -111,5 +111,5 @@ def test_b12_status_is_quick_and_says_it_while_nobody_can_be_reached(tmp_path: P
                    for problem in project.target()["problems"])
         home.unlink()
         away.rename(home)
-        assert project.hb("flush", timeout=60).returncode == 0
+        assert project.hb("flush").returncode == 0
         assert ask(project.port) == "v2"

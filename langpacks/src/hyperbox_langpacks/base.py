@@ -133,7 +133,9 @@ class RunFacts(NamedTuple):
     """Why there is no prepared parent (names the library), or None."""
     highest: Rung = Rung.REBUILD
     modules: frozenset[str] = frozenset()
-    """Names of the libraries' modules that the program has loaded; empty when unknown."""
+    """Names of the libraries' modules that the program, or an earlier version of it, has loaded."""
+    told: bool = False
+    """Whether its shim has told of what it loads: ``loaded`` is then known, even where empty."""
 
 
 class Diagnostic(NamedTuple):

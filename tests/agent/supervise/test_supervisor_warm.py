@@ -70,6 +70,24 @@ async def test_modules_are_learned_in_the_order_of_their_import(
     assert supervisor.choose((FileChange("vendor/nobody.py", "added"),)).rung is Rung.NOTHING
 
 
+async def test_pages_that_a_server_of_files_sends_need_no_restart(
+        program: Any, helpers: Any) -> None:
+    (program.root / "index.html").write_text("v1")
+    supervisor = with_pack(program, command=(PYTHON, "-m", "http.server", str(program.port)))
+    await supervisor.open()
+    for number, rung in ((1, Rung.COLD), (2, Rung.WARM)):
+        assert (await program.reload(supervisor, number, rung)).ok
+        assert await program.ask() == "v1"
+        await helpers.until(lambda: supervisor._service.live.has_told)
+        await helpers.until(lambda: supervisor.status()["warm"]["ready"], 12)
+        # Asked for again: what it read by then is told with the next connection.
+        assert await program.ask("/index.html") == "v1"
+        for change in (FileChange("index.html", "modified"), FileChange("new.css", "added")):
+            choice = supervisor.choose((change,))
+            assert choice.rung is Rung.NOTIFY, (number, choice.why)
+        assert supervisor.choose((FileChange("data.bin", "modified"),)).rung <= Rung.WARM
+
+
 async def test_a_save_on_the_heels_of_another_is_warm_too(program: Any, helpers: Any) -> None:
     supervisor = with_pack(program)
     await warm_up(program, helpers, supervisor)

@@ -104,6 +104,16 @@ def test_the_plain_file_server_reads_each_file_anew(made: Bench) -> None:
     assert "a.txt" not in files
 
 
+def test_pages_of_the_plain_file_server_started_as_a_module_are_read_anew(made: Bench) -> None:
+    made.write("a.txt", "a file")
+    made.start(sys.executable, "-m", "http.server", "-b", "127.0.0.1", "8123")
+    port = made.control.port()
+    assert get(port, "/a.txt") == (200, "a file")
+    wait_for(lambda: "modules" in [event["event"] for event in made.control.events])
+    assert get(port, "/a.txt") == (200, "a file")
+    assert not {"a.txt", "./"} & made.control.files()
+
+
 def test_a_module_that_is_only_named_like_a_library_is_the_programs_own(made: Bench) -> None:
     made.write("kept.css", "a file")
     made.write("jinja2_helpers.py", "def read():\n    return open('kept.css', 'rb').read()\n")

@@ -61,6 +61,9 @@ TABLE = [
     (UNKNOWN, modified("templates/page.html"), "warm", "not known"),
     (UNKNOWN, modified("static/app.js"), "warm", "not known"),
     (RunFacts(running=True), modified("static/app.js"), "cold", "not known"),
+    (RunFacts(running=True, told=True), modified("index.html"), "notify", "read anew"),
+    (RunFacts(running=True, told=True, warm_ready=True), modified("data.bin"), "warm", "not known"),
+    (RunFacts(running=True, told=True, warm_ready=True), modified("app.py"), "warm", "not known"),
     (UNKNOWN, modified(".github/workflows/ci.yml"), "nothing", "not read"),
     (UNKNOWN, modified("shop/.gitignore"), "nothing", "not read"),
     # the environment and the interpreter's own files

@@ -49,6 +49,7 @@ class Learned:
     modules: dict[str, None] = field(default_factory=dict)
     """Names in the order in which they were first imported."""
     files: set[str] = field(default_factory=set)
+    reports: int = 0
 
 
 class Instance:
@@ -102,9 +103,9 @@ class Instance:
         return frozenset() if self.was_adopted else frozenset(self.learned.files)
 
     @property
-    def modules(self) -> frozenset[str]:
-        """The libraries' modules that it has loaded; empty when that is not known."""
-        return frozenset() if self.was_adopted else frozenset(self.learned.modules)
+    def has_told(self) -> bool:
+        """Whether ``loaded`` is what it has loaded, be it nothing."""
+        return self.learned.reports > 0 and not self.was_adopted
 
     @property
     def control_path(self) -> str:
@@ -186,6 +187,7 @@ class Instance:
         if event == "listening":
             self._listening(report)
         elif event == "modules":
+            self.learned.reports += 1
             self.learned.modules.update(dict.fromkeys(texts(report.get("names"))))
             self.learned.files.update(texts(report.get("files")))
         if self._on_report is not None:

@@ -240,9 +240,8 @@ class Supervisor:
         if self._pack is None:
             return RungChoice(Rung.COLD, "no language pack knows this program")
         loaded = live.loaded if live is not None else frozenset()
-        modules = live.modules if live is not None else frozenset()
         facts = RunFacts(live is not None, loaded, self._warm.ready, self._warm.refused,
-                         self.config.rung, modules)
+                         self.config.rung, self._warm.known, live is not None and live.has_told)
         return self._pack.choose(self._view, self._found, changes, facts)
 
     @asynccontextmanager

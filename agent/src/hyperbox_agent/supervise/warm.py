@@ -229,6 +229,12 @@ class Warm:
             return None, "the environment has changed since the parent was prepared"
         return spare, ""
 
+    @property
+    def known(self) -> frozenset[str]:
+        """Modules that versions have imported from outside their tree: a fork tells no more of
+        those that its parent had."""
+        return frozenset(self._learned.of(self._interpreter))
+
     def learn(self, names: Iterable[str]) -> None:
         """Modules that a running version has imported from outside its tree, in that order."""
         self._fresh += self._learned.add(self._interpreter, names)

@@ -115,9 +115,12 @@ def _python(change: FileChange, facts: RunFacts) -> RungChoice:
 
 def _other(change: FileChange, facts: RunFacts) -> RungChoice:
     path = change.path
-    if not facts.loaded and not re.search(_NEVER_READ, path):
-        return _restart(facts, f"{path} may be read by the program: what it read is not known")
     extension = "." + path.rpartition(".")[2].lower()
+    # A server of files loads nothing of its own. One that has only begun to tell is not taken for
+    # one on the word of anything but an asset.
+    known = facts.loaded or (facts.told and extension in ASSETS)
+    if not known and not re.search(_NEVER_READ, path):
+        return _restart(facts, f"{path} may be read by the program: what it read is not known")
     if extension in ASSETS:
         return RungChoice(Rung.NOTIFY, f"{path} is read anew for each answer")
     return RungChoice(Rung.NOTHING, f"{path} was not read by the program")

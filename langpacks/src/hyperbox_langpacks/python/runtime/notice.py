@@ -43,6 +43,8 @@ _SENDS = frozenset((("werkzeug.utils", "send_file"), ("bottle", "static_file")))
 _PASSED_BY = frozenset(("pathlib", "codecs", "io", "tokenize", "shutil", "concurrent"))
 """Packages through which others open files."""
 _PASSED_BY_IN = frozenset(("jinja2.utils",))
+_IMPORTS = frozenset(("_frozen_importlib_external", "importlib._bootstrap_external"))
+"""The import system's own name, and the one that it has once ``importlib`` is imported."""
 _CHANGES = frozenset(("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.link",
                       "os.truncate", "sqlite3.connect"))
 _LISTS = frozenset(("os.listdir", "os.scandir"))
@@ -52,8 +54,8 @@ _WATCHED = _CHANGES | _LISTS | {"open"}
 class Noticed:
     """What this process has taken in so far, and what of it has been told."""
 
-    __slots__ = ("_files", "_known_modules", "_known_size", "_last", "_tell_now", "_told",
-                 "_wrote", "codes", "listening", "sent", "tree")
+    __slots__ = ("_files", "_has_told", "_known_modules", "_known_size", "_last", "_tell_now",
+                 "_told", "_wrote", "codes", "listening", "sent", "tree")
 
     def __init__(self) -> None:
         self.tree: Tree | None = None
@@ -69,6 +71,7 @@ class Noticed:
         self._known_size = 0
         self._last = 0.0
         self._tell_now = False
+        self._has_told = False
 
     def configure(self, tree: Tree, codes: CodeStore | None, *, has_port: bool) -> None:
         """Begin. Modules that are there by now are the interpreter's own or were prepared.
@@ -77,7 +80,7 @@ class Noticed:
         files is told as it is loaded.
         """
         self.tree, self.codes = tree, codes
-        self.listening = False
+        self.listening = self._has_told = False
         self._tell_now = not has_port
         self._known_modules = set(sys.modules)
         self._known_size = len(sys.modules)
@@ -130,7 +133,9 @@ class Noticed:
         data = [path for path in files if path.endswith(DATA)]
         if data and self.codes is not None:
             self.codes.note_read(data)
-        if names or files:
+        if names or files or not self._has_told:
+            # That there is nothing of its own is worth a word, too.
+            self._has_told = True
             REPORTER.event("modules", names=names, files=files)
 
     def _note_script(self) -> None:
@@ -210,7 +215,7 @@ class Noticed:
             return
         # The import system lists every folder that it looks into; that says nothing.
         caller = _caller()
-        if caller is None or caller.f_globals.get("__name__") == "_frozen_importlib_external":
+        if caller is None or caller.f_globals.get("__name__") in _IMPORTS:
             return
         where = os.path.abspath(os.fsdecode("." if path is None else path))  # type: ignore[arg-type]
         inside = "." if self.tree and where == self.tree.root else self._inside(where)
@@ -239,10 +244,17 @@ def _caller() -> FrameType | None:
     return frame
 
 
+def _name_of(frame: FrameType) -> str:
+    """The module's name; of one that was started by ``-m`` the one that it has there."""
+    name = str(frame.f_globals.get("__name__", ""))
+    spec = frame.f_globals.get("__spec__") if name == "__main__" else None
+    return name if spec is None else str(spec.name)
+
+
 def _is_read_anew(frame: FrameType | None) -> bool:
     """Whether it was such a library itself that opened the file, not the program below it."""
     while frame is not None:
-        name = str(frame.f_globals.get("__name__", ""))
+        name = _name_of(frame)
         if name.partition(".")[0] not in _PASSED_BY and name not in _PASSED_BY_IN:
             return name in _READ_ANEW or (name, frame.f_code.co_name) in _SENDS
         frame = frame.f_back
