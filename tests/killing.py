@@ -323,7 +323,8 @@ def residue(project: Project) -> list[str]:
         if Path(folder).name in ("stage", "trash", "tmp", "run") and (folders or names):
             found.append(f"{folder}: {folders + names}")
     # Of the runtime folder, a folder of ours for all projects may stay.
-    return found + [str(path) for path in Path(project.env["XDG_RUNTIME_DIR"]).glob("*/*")]
+    mine = Path(project.env["XDG_RUNTIME_DIR"])
+    return found + [str(path) for path in mine.rglob("*") if path.parent != mine]
 
 
 def down(project: Project) -> None:

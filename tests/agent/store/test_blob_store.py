@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,17 @@ def test_it_is_the_owners_alone(store: BlobStore) -> None:
     assert os.stat(store.folder).st_mode & 0o777 == 0o700
     assert os.stat(os.path.dirname(path)).st_mode & 0o777 == 0o700
     assert os.stat(path).st_mode & 0o077 == 0
+
+
+def test_what_a_killed_process_was_putting_is_forgotten(tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    BlobStore(str(folder))
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for pid in (gone.pid, os.getpid()):
+        (folder / "tmp" / f"{pid}.1").write_bytes(b"half")
+    BlobStore(str(folder))
+    assert os.listdir(folder / "tmp") == [f"{os.getpid()}.1"]
 
 
 def test_a_content_that_is_not_what_its_digest_says_is_refused_and_not_kept(store: BlobStore

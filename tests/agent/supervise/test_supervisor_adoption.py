@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -203,9 +204,13 @@ async def test_what_an_adopted_program_had_loaded_before_is_not_taken_for_unread
 async def test_what_is_no_longer_wanted_is_ended(
         program: Any, helpers: Any, agents: list[Agent]) -> None:
     agent = await dead_agent(agents, program)
+    unwritten = Path(program.home, "run", "c7.sock")
+    with socket.socket(socket.AF_UNIX) as control:  # of a version that it was about to start
+        control.bind(str(unwritten))
     supervisor = successor(program, agent, env={"OTHER": "1"})
     assert await supervisor.open() is None
     assert program.marked() == []
+    assert not unwritten.exists()
     assert (await program.reload(supervisor, 5)).ok
     assert await program.ask() == "v1"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hyperbox_agent.link.messages import Configured
 from hyperbox_agent.watch.choose import choose_watcher
 from hyperbox_agent.watch.source import Source
 from hyperbox_agent.watch.tree import SourceTree
-from hyperbox_devcontainer.session.archived import ArchiveBase
+from hyperbox_devcontainer.session.archived import ArchiveBase, forget_unfinished
 from hyperbox_devcontainer.session.options import SessionOptions
 
 NEW = Configured(False, 0, "known")
@@ -101,3 +102,16 @@ async def test_a_generation_after_a_rollback_builds_on_what_was_gone_back_to(
     place.commit(3)
     assert {path: entry.digest for path, entry in place.kept(3).items()} == {
         path: entry.digest for path, entry in place.source.tree.manifest.items()}
+
+
+def test_what_a_killed_session_had_begun_is_forgotten(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    begun = [f"archive/store/tmp/{gone.pid}.3", "trees/4.part/a", f"trees/4.old-{gone.pid}/a"]
+    for path in (*begun, "trees/4/a", "archive/store/ab/cd"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("")
+    forget_unfinished(str(tmp_path))
+    forget_unfinished(str(tmp_path / "nothing"))
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"trees/4/a", "archive/store/ab/cd"}

@@ -37,6 +37,7 @@ class BlobStore:
         try:
             os.makedirs(self._temporary, mode=0o700, exist_ok=True)
             os.chmod(folder, 0o700)
+            forget_unfinished(folder)
         except OSError as error:
             raise typed(error, os.path.dirname(folder) or "/", "making the store") from error
 
@@ -220,6 +221,19 @@ class BlobStore:
             over -= size
             freed += size
         return freed
+
+
+def forget_unfinished(folder: str) -> None:
+    """Remove what processes that are gone were putting into the store in ``folder``.
+
+    Raises OSError.
+    """
+    temporary = os.path.join(folder, "tmp")
+    for name in os.listdir(temporary):
+        pid = name.partition(".")[0]
+        if pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(temporary, name))
 
 
 def verified_pieces(fd: int, digest: bytes) -> Iterator[bytes]:

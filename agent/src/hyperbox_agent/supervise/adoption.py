@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import glob
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ from hyperbox_agent.supervise.procfs import is_alive, send
 from hyperbox_agent.supervise.records import Record, Records
 from hyperbox_langpacks.base import Rung
 
+CONTROLS = "c[0-9]*.sock"
+"""What the instances' control sockets are called."""
 Make = Callable[[Identity, Child, Pipes, str], Instance]
 
 
@@ -125,10 +128,10 @@ def replay(path: str, number: int, sink: Sink) -> None:
             continue
 
 
-async def end_left(left: Records | None, taken: Sequence[Instance], mark: str, grace: float,
-                   clock: Clock) -> None:
+async def end_left(left: Records | None, taken: Sequence[Instance], mark: str, run: str,
+                   grace: float, clock: Clock) -> None:
     """End everything of a dead agent but the instances that were taken over, also what it had no
-    time to write down."""
+    time to write down. ``run``: the folder of its sockets."""
     serials = {one.identity.serial for one in taken}
     keep = frozenset(one.child.pid for one in taken).union(
         *({stat.pid for stat in one.family().members()} for one in taken))
@@ -137,9 +140,10 @@ async def end_left(left: Records | None, taken: Sequence[Instance], mark: str, g
     await asyncio.gather(*(
         Family(one.pid, one.start, one.mark, others=keep).end(grace, clock) for one in others))
     await end(lambda: marked(mark + "-", keep), grace, clock)
-    for one in others:
-        if one.control:
-            _unlink(one.control)
+    controls = {one.control for one in others if one.control}
+    controls.update(glob.glob(os.path.join(glob.escape(run), CONTROLS)))
+    for path in controls.difference(one.control_path for one in taken):
+        _unlink(path)
 
 
 def _unlink(path: str) -> None:

@@ -197,8 +197,9 @@ class Host:
                 return running or ready.adopted
         except (AgentError, KeyError, TypeError):
             pass  # ``up`` says what is wrong there; here it is only to be ended
-        known = records.load(os.path.join(run_folder(self.home), records.FILE))
-        await end_left(known, (), mark, LEFT_GRACE, self._clock)
+        run = run_folder(self.home)
+        known = records.load(os.path.join(run, records.FILE))
+        await end_left(known, (), mark, run, LEFT_GRACE, self._clock)
         if self._supervisor is None and isinstance(left, dict):
             await self._let_port_go(left.get("app"))
         return running

@@ -190,7 +190,7 @@ class Service:
             left, record, kept, make, self._clock, self._sink)
         serials = frozenset(one.identity.serial for one in taken)
         adoption.close_others(kept, serials)
-        await adoption.end_left(left, taken, self._mark, self.grace, self._clock)
+        await adoption.end_left(left, taken, self._mark, self._run, self.grace, self._clock)
         await self._forget_kept(kept, serials)
         self._serial = left.last_serial if left is not None else 0
         if not taken or record is None or left is None or left.serving is None:

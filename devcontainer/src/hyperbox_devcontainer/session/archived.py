@@ -6,6 +6,8 @@ The source is never written. An older generation is built in a folder of its own
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import glob
 import os
 import shutil
 from collections.abc import Mapping
@@ -18,10 +20,14 @@ from hyperbox_agent.core.plan import after, diff
 from hyperbox_agent.errors import AgentError, ApplyError
 from hyperbox_agent.link.connection import Link
 from hyperbox_agent.link.messages import Configured
+from hyperbox_agent.store import blobs
 from hyperbox_agent.trim import give_back_memory
 from hyperbox_agent.watch.source import Source
 from hyperbox_devcontainer.session.options import SessionOptions
 
+ARCHIVE = "archive"
+TREES = "trees"
+"""Folders of the project's state: what went live, and older generations that were built to run."""
 SLICE = 0.03
 REST = 0.05
 """Seconds of copying and of rest: a third of one core, for less than a minute in a tree of 50,000
@@ -34,6 +40,16 @@ NEVER_LINKED = frozenset({".git", ".hg", ".svn", "__pycache__", ".mypy_cache", "
                           ".ruff_cache", ".hypothesis", ".tox", ".nox"})
 
 
+def forget_unfinished(state_dir: str) -> None:
+    """Remove what a killed session had begun to archive, or to build for going back."""
+    trees = glob.glob(os.path.join(glob.escape(os.path.join(state_dir, TREES)), "*"))
+    for path in trees:
+        if not os.path.basename(path).isdigit():
+            shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        blobs.forget_unfinished(os.path.join(state_dir, ARCHIVE, "store"))
+
+
 class ArchiveBase:
     """Implements ``Base`` for a program that runs from the source itself."""
 
@@ -41,8 +57,8 @@ class ArchiveBase:
         self._options = options
         self._source = source
         self._clock = clock
-        self._archive = Archive(os.path.join(options.state_dir, "archive"), options.root)
-        self._trees = os.path.join(options.state_dir, "trees")
+        self._archive = Archive(os.path.join(options.state_dir, ARCHIVE), options.root)
+        self._trees = os.path.join(options.state_dir, TREES)
         self._live: dict[str, Entry] | None = None
         """What is live, or is being started, where the newest generation here is another."""
         self._more = asyncio.Event()

@@ -27,7 +27,7 @@ from hyperbox_devcontainer.paths import (
     session_socket,
     target_home,
 )
-from hyperbox_devcontainer.session.archived import ArchiveBase
+from hyperbox_devcontainer.session.archived import ArchiveBase, forget_unfinished
 from hyperbox_devcontainer.session.base import Base, MirrorBase
 from hyperbox_devcontainer.session.connect import (
     Connector,
@@ -136,6 +136,7 @@ def down(project: Project, *, timeout: float) -> bool:
     """Without a session: end what a lost one left. Gives whether there was anything. Blocking."""
     forget_socket(session_socket(project, os.environ))
     state = project_home(project, os.environ)
+    forget_unfinished(state)
     homes = [home for home in _homes(os.path.join(state, HOMES)) if _may_live(home)]
     if not homes:
         return False
