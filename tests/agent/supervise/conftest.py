@@ -113,10 +113,11 @@ class Program:
     async def reload(self, supervisor: Supervisor, number: int, rung: Rung = Rung.COLD, *,
                      root: Path | None = None,
                      permit: Callable[[], Awaitable[bool]] | None = None,
-                     taken_back: Callable[[], Awaitable[None]] | None = None) -> Reloaded:
+                     taken_back: Callable[[], Awaitable[None]] | None = None,
+                     keep_old: bool = False) -> Reloaded:
         return await supervisor.reload(number, RungChoice(rung, "a test"),
                                        root=str(root or self.root), permit=permit or _yes,
-                                       taken_back=taken_back)
+                                       taken_back=taken_back, keep_old=keep_old)
 
     async def ask(self, path: str = "/") -> str:
         """The body of one complete answer."""

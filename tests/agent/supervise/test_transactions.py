@@ -15,9 +15,12 @@ from hyperbox_agent.errors import PortError
 from hyperbox_agent.supervise.supervisor import Reloaded
 from hyperbox_agent.supervise.transaction import (
     COMPANY,
+    SAME_SAVE,
+    Lone,
     Permit,
     Transaction,
     Work,
+    is_rest_of,
     not_before,
 )
 from hyperbox_langpacks.base import Rung, RungChoice
@@ -66,6 +69,16 @@ class FakeSupervisor:
     def __init__(self, stage: FakeStage | None = None) -> None:
         self.calls = stage.calls if stage is not None else []
 
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def step_back(self) -> bool:
+        self.asked.append("back")
+        return True
+
+    async def step_forward(self) -> None:
+        self.asked.append("forward")
+
     def wrote(self, path: str, since: float) -> bool:
         return True
 
@@ -77,9 +90,10 @@ class FakeSupervisor:
 
     async def reload(self, number: int, choice: RungChoice, *, root: str,
                      permit: Callable[[], Awaitable[bool]],
-                     taken_back: Callable[[], Awaitable[None]]) -> Reloaded:
+                     taken_back: Callable[[], Awaitable[None]], keep_old: bool) -> Reloaded:
         if self.error is not None:
             raise self.error
+        self.asked.append(f"keep_old={keep_old}")
         permitted = await permit()
         return Reloaded(permitted and self.healthy, not permitted, choice.rung, choice.why)
 
@@ -93,6 +107,35 @@ class FakeSupervisor:
 def test_a_lone_file_waits_for_company_less_than_half_of_what_it_took(
         took: float, waits: float) -> None:
     assert max(0.0, not_before(100.0, 100.0 + took) - 100.0 - took) == pytest.approx(waits)
+
+
+def changed(*paths: str) -> tuple[Change, ...]:
+    return tuple(Change(path, None, Entry(path, Kind.FILE, digest=b"1" * 32)) for path in paths)
+
+
+@pytest.mark.parametrize(("paths", "after", "rest"), [
+    (("b.py",), 0.0, True), (("b.py", "c.py"), SAME_SAVE / 2, True),
+    (("a.py",), 0.0, False), (("a.py", "b.py"), 0.0, False),
+    (("b.py",), SAME_SAVE, False), ((), 0.0, False)])
+def test_another_file_soon_after_a_lone_one_is_the_rest_of_its_save(
+        paths: tuple[str, ...], after: float, rest: bool) -> None:
+    assert is_rest_of(Lone("a.py", 100.0), changed(*paths), 100.0 + after) is rest
+
+
+async def test_the_rest_of_a_save_is_made_beside_the_version_before_its_first_half() -> None:
+    supervisor, permit = FakeSupervisor(), Permit()
+    made: Any = supervisor
+    transaction = Transaction(made, FakeStage(False), SystemClock(), lambda event: None)
+    permit.settle()
+    await transaction.run(Work(2, changed("a.py"), permit))
+    halved, superseded = Permit(), Permit()
+    superseded.supersede()
+    assert (await transaction.run(Work(3, changed("b.py"), superseded))).verdict is (
+        Verdict.SUPERSEDED)
+    halved.settle()
+    whole = await transaction.run(Work(3, changed("b.py", "c.py"), halved))
+    assert whole.verdict is Verdict.COMMITTED
+    assert supervisor.asked == ["keep_old=True", "forward", "back", "keep_old=False", "forward"]
 
 
 class SlowClock(SystemClock):

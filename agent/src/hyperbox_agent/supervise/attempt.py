@@ -60,6 +60,11 @@ class Attempts:
                 return attempt
         return await self._check_cold(attempt, number, root)
 
+    def drop(self, attempt: Attempt) -> None:
+        """End what it started."""
+        if attempt.instance is not None:
+            self._service.dispose(attempt.instance)
+
     async def _try_warm(self, number: int, root: str, why: str) -> Attempt:
         """A warm attempt; without an instance where it has to be cold, ``why`` says the reason."""
         attempt = Attempt(Rung.WARM, why)

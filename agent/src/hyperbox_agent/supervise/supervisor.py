@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from hyperbox_agent.core.clock import Clock
@@ -25,13 +24,14 @@ from hyperbox_agent.supervise.config import AppConfig
 from hyperbox_agent.supervise.health import after_exit
 from hyperbox_agent.supervise.instance import Instance, Sink, texts
 from hyperbox_agent.supervise.learned import LearnedModules
-from hyperbox_agent.supervise.limits import cancel
 from hyperbox_agent.supervise.mend import mark_of
 from hyperbox_agent.supervise.output import Room
 from hyperbox_agent.supervise.port import Stats
 from hyperbox_agent.supervise.process import Reaper, become_subreaper
+from hyperbox_agent.supervise.reloads import Leave, Permit, Reloaded, TakenBack
 from hyperbox_agent.supervise.revival import Revival
 from hyperbox_agent.supervise.service import Service
+from hyperbox_agent.supervise.standby import Standby
 from hyperbox_agent.supervise.starter import Starter
 from hyperbox_agent.supervise.tasks import Tasks
 from hyperbox_agent.supervise.warm import Warm
@@ -56,43 +56,8 @@ _REST = 0.003
 _LEARN_LATE = 2.0
 """Seconds after which a live version is thought to have imported what it imports."""
 
-Permit = Callable[[], Awaitable[bool]]
-"""Whether a healthy version may go live; waits until that is known."""
-TakenBack = Callable[[], Awaitable[None]]
-"""Returns once it is known that the version won't go live, and until then does not."""
 Locate = Callable[[int], Awaitable["str | None"]]
 """The root that has the content of a generation now; None: nowhere."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reloaded:
-    """How a reload ended. Not ``ok``: the old version goes on, where it could."""
-
-    ok: bool
-    superseded: bool
-    rung: Rung
-    why: str
-    ms: Mapping[str, float] = field(default_factory=dict)
-    """``reload``: until the new version listened; ``health``: until it was healthy."""
-    error: Failure | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class _Leave:
-    permit: Permit
-    taken_back: TakenBack | None
-
-    async def unless_taken_back(self, start: Coroutine[Any, Any, Attempt]) -> Attempt | None:
-        """The outcome of ``start``; None where it was taken back, and broken off."""
-        starting = asyncio.ensure_future(start)
-        told = asyncio.ensure_future(self.taken_back()) if self.taken_back is not None else None
-        try:
-            await asyncio.wait({task for task in (starting, told) if task is not None},
-                               return_when=asyncio.FIRST_COMPLETED)
-            return starting.result() if starting.done() else None
-        finally:
-            await cancel(starting, told)
 
 
 class Supervisor:
@@ -127,9 +92,10 @@ class Supervisor:
         self._revival = Revival(clock)
         self._reaper = Reaper(clock)
         self._writes = Writes()
-        self._tasks = Tasks(clock, sink)
-        self._changes: tuple[FileChange, ...] = ()
         self._turn = asyncio.Lock()
+        self._tasks = Tasks(clock, sink)
+        self._standby = Standby(self._service, self._tasks, self._turn.locked)
+        self._changes: tuple[FileChange, ...] = ()
         self._stopping: asyncio.Task[None] | None = None
 
     def _worker_spec(self, code: str) -> WorkerSpec | None:
@@ -257,18 +223,30 @@ class Supervisor:
 
     # -- reloading --------------------------------------------------------------------------------
 
+    async def step_back(self) -> bool:
+        """Let the version answer that was replaced a moment ago (``keep_old``), since the newer one
+        proves to be half of a save. Lasts until the next version is live, or ``step_forward``."""
+        async with self._turn:
+            return await self._standby.step_back()
+
+    async def step_forward(self) -> None:
+        """Let the newer version answer again, after ``step_back``; else nothing."""
+        async with self._turn:
+            await self._standby.step_forward()
+
     async def reload(self, number: int, choice: RungChoice, *, root: str, permit: Permit,
-                     taken_back: TakenBack | None = None) -> Reloaded:
+                     taken_back: TakenBack | None = None, keep_old: bool = False) -> Reloaded:
         """Put a version in place of the one that answers now.
 
         Starts it, checks its health, awaits ``permit`` (False: superseded, it is ended again),
         switches the port and drains the old one in the background. A start that is ``taken_back``
-        is broken off. Where versions must not overlap, ``permit`` is asked before the old one is
-        stopped. Raises AgentError after ``stop``, PortError where the port is lost.
+        is broken off. ``keep_old``: for a moment ``step_back`` can undo the switch. Where versions
+        must not overlap, ``permit`` is asked before the old one is stopped. Raises AgentError after
+        ``stop``, PortError where the port is lost.
         """
         if self._stopping is not None:
             raise AgentError("the program is being stopped")
-        leave = _Leave(permit, taken_back)
+        leave = Leave(permit, taken_back, keep_old)
         task = asyncio.get_running_loop().create_task(self._reload(number, choice, root, leave))
         self._tasks.watch(task)
         try:
@@ -293,7 +271,7 @@ class Supervisor:
         return await self._again(self.serving, root, self._service.error)
 
     async def _reload(self, number: int, choice: RungChoice, root: str,
-                      leave: _Leave) -> Reloaded:
+                      leave: Leave) -> Reloaded:
         await self._revival.stop()
         async with self._turn:
             try:
@@ -309,7 +287,7 @@ class Supervisor:
         return reloaded
 
     async def _reload_in_turn(self, number: int, choice: RungChoice, root: str,
-                              leave: _Leave) -> Reloaded:
+                              leave: Leave) -> Reloaded:
         live = self._service.live
         if choice.rung <= Rung.NOTIFY and live is not None:
             return await self._without_process(number, choice, leave.permit)
@@ -324,6 +302,7 @@ class Supervisor:
                                permit: Permit) -> Reloaded:
         if not await permit():
             return Reloaded(False, True, choice.rung, choice.why)
+        await self._standby.step_forward()
         self._service.serving = number
         if choice.rung is Rung.NOTIFY:
             self._sink({"event": "notify", "number": number,
@@ -343,9 +322,10 @@ class Supervisor:
         return why
 
     async def _beside(self, number: int, rung: Rung, why: str, root: str,
-                      leave: _Leave) -> Reloaded:
+                      leave: Leave) -> Reloaded:
         """The old version serves until the new one is healthy and permitted."""
-        attempt = await leave.unless_taken_back(self._attempts.make(number, rung, why, root))
+        attempt = await leave.unless_taken_back(
+            self._attempts.make(number, rung, why, root), self._attempts.drop)
         if attempt is None:
             return Reloaded(False, True, rung, why)
         instance = attempt.instance
@@ -363,7 +343,7 @@ class Supervisor:
             # It was healthy, waited for quiet, and died meanwhile.
             attempt.verdict = after_exit(await instance.ended(), instance)
             return self._failed(attempt)
-        return await self._succeed(attempt, instance, number)
+        return await self._succeed(attempt, instance, number, keep_old=leave.keep_old)
 
     async def _instead(self, number: int, rung: Rung, why: str, root: str,
                        permit: Permit) -> Reloaded:
@@ -392,13 +372,17 @@ class Supervisor:
             return
         await self._start_again(number, place, "the new version failed", failure)
 
-    async def _succeed(self, attempt: Attempt, instance: Instance, number: int) -> Reloaded:
-        old = self._service.live
+    async def _succeed(self, attempt: Attempt, instance: Instance, number: int, *,
+                       keep_old: bool = False) -> Reloaded:
+        old, old_number = self._service.live, self._service.serving
         began = self._clock.now()
         await self._go_live(attempt, instance, number)
         attempt.ms["reload"] = attempt.ms.get("reload", 0.0) + (self._clock.now() - began) * 1000
         self._revival.reset()
-        if old is not None:
+        self._standby.dismiss()
+        if old is not None and old_number is not None and keep_old:
+            self._standby.keep(old, old_number)
+        elif old is not None:
             self._service.retire(old)
         return Reloaded(True, False, attempt.rung, attempt.why, attempt.ms,
                         facts={"pid": instance.child.pid})
@@ -454,6 +438,8 @@ class Supervisor:
         how = await instance.ended()
         service = self._service
         if service.live is not instance:
+            return
+        if await self._standby.step_forward():
             return
         lived = self._clock.now() - instance.born
         await service.take_down()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from hyperbox_agent.core.clock import Clock
@@ -35,6 +35,24 @@ def not_before(began: float, ready: float) -> float:
     much longer, though, than it took anyway: for what starts in 8 ms, 18 more are not a small wait.
     """
     return began + min(COMPANY, _SHARE * (ready - began))
+
+
+@dataclass(frozen=True, slots=True)
+class Lone:
+    """A file that went live alone."""
+
+    path: str
+    at: float
+
+
+SAME_SAVE = 0.060
+"""Seconds after a lone file went live within which another one belongs to the same save."""
+
+
+def is_rest_of(lone: Lone, changes: Sequence[Change], now: float) -> bool:
+    """Whether ``changes`` show that what went live ``lone`` was half of a save."""
+    return (now - lone.at < SAME_SAVE and bool(changes)
+            and all(change.path != lone.path for change in changes))
 
 
 class Permit:
@@ -167,6 +185,7 @@ class Transaction:
         self._sink = sink
         self._turn = asyncio.Lock()
         self._now: Work | None = None
+        self._lone: Lone | None = None
 
     @property
     def current(self) -> Work | None:
@@ -184,7 +203,7 @@ class Transaction:
             self._now = work
             work.began = self._clock.now()
             try:
-                return await self._phases(work)
+                return await self._beside_a_half(work)
             except MissingBlobsError:
                 self._stage.discard(work)
                 raise
@@ -194,6 +213,22 @@ class Transaction:
                 return self._rolled_back(work, Rung.NOTHING, "", _failure("apply", error))
             finally:
                 self._now = None
+
+    async def _beside_a_half(self, work: Work) -> Outcome:
+        """Where this is the rest of a save whose first file is live, the version before answers
+        until this one does, or comes to nothing."""
+        lone, self._lone = self._lone, None
+        if lone is not None and is_rest_of(lone, work.changes, work.began) and (
+                await self._supervisor.step_back()):
+            work.facts["rest_of"] = lone.path
+        superseded = False
+        try:
+            outcome = await self._phases(work)
+            superseded = outcome.verdict is Verdict.SUPERSEDED
+        finally:
+            if not superseded:
+                await self._supervisor.step_forward()
+        return replace(outcome, serving=self._supervisor.serving)
 
     async def between(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do ``work`` while no generation is in progress."""
@@ -284,7 +319,7 @@ class Transaction:
         try:
             done = await self._supervisor.reload(
                 work.number, choice, root=root, permit=lambda: self._permitted(work),
-                taken_back=work.permit.taken_back)
+                taken_back=work.permit.taken_back, keep_old=_is_lone(work))
         except AgentError:
             # It did not go live, so the tree must not keep it either.
             await self._stage.undo(work, self._supervisor)
@@ -302,6 +337,8 @@ class Transaction:
             failure = done.error or Failure("reload", "the new version did not start")
             return self._rolled_back(work, done.rung, done.why, failure)
         self._stage.commit(work)
+        if _is_lone(work):
+            self._lone = Lone(work.changes[0].path, self._clock.now())
         return self._outcome(work, Verdict.COMMITTED, done.rung, done.why, None)
 
     async def _permitted(self, work: Work) -> bool:
@@ -309,7 +346,7 @@ class Transaction:
             return False
         now = self._clock.now()
         pause = not_before(work.began, now) - now
-        if len(work.changes) == 1 and pause > 0:
+        if _is_lone(work) and pause > 0:
             await first_of(self._clock, pause, work.permit.taken_back())
         return not work.permit.refused and self._stage.untouched(work)
 
@@ -336,6 +373,10 @@ class Transaction:
     def tell(self, event: Mapping[str, Any]) -> None:
         """An event for whoever listens."""
         self._sink(event)
+
+
+def _is_lone(work: Work) -> bool:
+    return len(work.changes) == 1 and not work.first
 
 
 class _Timed:
