@@ -203,6 +203,27 @@ async def test_files_that_still_come_end_what_is_begun_and_begin_nothing(bench: 
     assert bench.ears.ends == [(1, Verdict.COMMITTED)]
 
 
+async def test_what_follows_a_lone_file_is_begun_at_once_however_much_still_comes(
+        bench: Bench) -> None:
+    bench.source.save(change("a.py", "1"))
+    assert await bench.started() == 1
+    bench.agent.decide(1, Verdict.COMMITTED)
+    while not bench.ears.ends:
+        await asyncio.sleep(0)
+    bench.source.quiet = False
+    bench.source.save(change("b.py", "1"), change("c.py", "1"), settled=False, calm=False)
+    assert await bench.started() == 2
+    bench.source.save(change("d.py", "1"), settled=False, calm=False)
+    while bench.agent.running:
+        await asyncio.sleep(0)
+    bench.source.quiet = True
+    bench.source.save()
+    assert await bench.started() == 2
+    assert [item.path for item in bench.agent.requests[-1][1]] == ["b.py", "c.py", "d.py"]
+    bench.agent.decide(2, Verdict.COMMITTED)
+    await bench.flushed()
+
+
 async def test_a_settled_generation_that_is_superseded_keeps_its_number(bench: Bench) -> None:
     bench.source.save(change("a.py", "1"))
     assert await bench.started() == 1

@@ -11,18 +11,10 @@ import pytest
 from hyperbox_agent.clock import SystemClock
 from hyperbox_agent.core.entries import Change, Entry, Kind
 from hyperbox_agent.core.generation import Verdict
+from hyperbox_agent.core.halves import COMPANY, SAME_SAVE, Lone, is_rest_of, not_before
 from hyperbox_agent.errors import PortError
 from hyperbox_agent.supervise.supervisor import Reloaded
-from hyperbox_agent.supervise.transaction import (
-    COMPANY,
-    SAME_SAVE,
-    Lone,
-    Permit,
-    Transaction,
-    Work,
-    is_rest_of,
-    not_before,
-)
+from hyperbox_agent.supervise.transaction import Permit, Transaction, Work
 from hyperbox_langpacks.base import Rung, RungChoice
 
 SAVED = (Change("state.json", None, Entry("state.json", Kind.FILE, digest=b"1" * 32)),)

@@ -58,6 +58,7 @@ class Settler:
         self._paths: set[str] = set()
         self._all_proven = True
         self._previous_end: float | None = None
+        self._previous_paths: frozenset[str] = frozenset()
 
     def event(self, path: str, proven: bool, now: float) -> None:
         """One event of the current burst."""
@@ -85,6 +86,8 @@ class Settler:
     def window(self) -> float:
         """The quiet that the current burst must show."""
         config = self._config
+        if self._goes_on() and not self._paths <= self._previous_paths:
+            return config.burst
         if len(self._several) < min(3, config.memory) or any(self._several):
             lone = self._all_proven and len(self._paths) <= 1
             return config.begun if lone else config.burst
@@ -103,13 +106,18 @@ class Settler:
         """The current burst was taken as a batch: remember its kind and begin anew."""
         if self._first is None:
             return
-        split = (self._previous_end is not None
-                 and self._first - self._previous_end < self._config.same_burst)
+        split = self._goes_on()
         if split and self._several:
             self._several[-1] = True
         self._several.append(split or len(self._paths) > 1)
         self._previous_end = self._last
+        self._previous_paths = frozenset(self._paths)
         self.forget()
+
+    def _goes_on(self) -> bool:
+        """Whether the current burst is the rest of the one before, which was taken too soon."""
+        return (self._first is not None and self._previous_end is not None
+                and self._first - self._previous_end < self._config.same_burst)
 
     def forget(self) -> None:
         """The current burst came to nothing (its events changed no content)."""

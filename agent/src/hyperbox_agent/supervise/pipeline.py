@@ -7,6 +7,7 @@ I/O to the agent's handle. One generation is in flight at a time; a newer batch 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.core.entries import Change
 from hyperbox_agent.core.generation import Failure, Outcome, Verdict
+from hyperbox_agent.core.halves import SAME_SAVE, is_lone
 from hyperbox_agent.core.room import Shortage, left_out
 from hyperbox_agent.errors import AgentError, LinkLostError, LinkTimeoutError, WatchError
 from hyperbox_agent.watch.source import Batch, Source
@@ -115,6 +117,8 @@ class Pipeline:
         self._next_number = next_number
         self._first = False
         self._streak = 0
+        self._alone_at = -math.inf
+        """When a lone file went live, where nothing has since."""
         self._flight: Flight | None = None
         self._waiting: Batch | None = None
         self._manual: list[_Manual] = []
@@ -228,9 +232,14 @@ class Pipeline:
         elif self._manual:
             await self._do(self._manual.pop(0))
             self._wake.set()
-        elif self._waiting is not None and self.agent is not None and (
-                self._waiting.calm or self._first):
+        elif self._waiting is not None and self.agent is not None and self._is_ripe(self._waiting):
             self._launch(self.agent, self._waiting)
+
+    def _is_ripe(self, batch: Batch) -> bool:
+        """Whether to begin with it. What follows a lone file at once must not wait for calm: that
+        file has gone live alone, and the target keeps it from answering as soon as it hears."""
+        alone = self._clock.now() - self._alone_at < SAME_SAVE
+        return batch.calm or self._first or alone
 
     async def _do(self, manual: _Manual) -> None:
         try:
@@ -309,6 +318,7 @@ class Pipeline:
         if counts:
             self.count_from(flight.number + 1)
         if outcome.verdict is Verdict.COMMITTED:
+            self._alone_at = flight.ended_at if is_lone(flight.batch.changes) else -math.inf
             self.source.accept(flight.batch.changes)
             if self.source.pending and self._waiting is None:
                 # Something was edited back to what was live before: no event tells of it again.

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.core.entries import Change, Kind
 from hyperbox_agent.core.generation import Failure, Outcome, Verdict
+from hyperbox_agent.core.halves import Lone, is_lone, is_rest_of, not_before
 from hyperbox_agent.core.room import Shortage
 from hyperbox_agent.errors import AgentError, MissingBlobsError, NoSpaceError
 from hyperbox_agent.supervise.limits import first_of
@@ -22,37 +23,6 @@ from hyperbox_agent.watch.source import OWN
 from hyperbox_langpacks.base import FileChange, Rung, RungChoice
 
 T = TypeVar("T")
-
-COMPANY = 0.026
-"""Seconds after a lone file within which a save-all's next one mostly follows."""
-_SHARE = 1.3
-
-
-def not_before(began: float, ready: float) -> float:
-    """When a version that a lone file made, known since ``began``, may go live, being ``ready``.
-
-    Another file that follows makes it half of a save-all, so it waits until that is unlikely; not
-    much longer, though, than it took anyway: for what starts in 8 ms, 18 more are not a small wait.
-    """
-    return began + min(COMPANY, _SHARE * (ready - began))
-
-
-@dataclass(frozen=True, slots=True)
-class Lone:
-    """A file that went live alone."""
-
-    path: str
-    at: float
-
-
-SAME_SAVE = 0.060
-"""Seconds after a lone file went live within which another one belongs to the same save."""
-
-
-def is_rest_of(lone: Lone, changes: Sequence[Change], now: float) -> bool:
-    """Whether ``changes`` show that what went live ``lone`` was half of a save."""
-    return (now - lone.at < SAME_SAVE and bool(changes)
-            and all(change.path != lone.path for change in changes))
 
 
 class Permit:
@@ -319,7 +289,7 @@ class Transaction:
         try:
             done = await self._supervisor.reload(
                 work.number, choice, root=root, permit=lambda: self._permitted(work),
-                taken_back=work.permit.taken_back, keep_old=_is_lone(work))
+                taken_back=work.permit.taken_back, keep_old=is_lone(work.changes))
         except AgentError:
             # It did not go live, so the tree must not keep it either.
             await self._stage.undo(work, self._supervisor)
@@ -337,7 +307,7 @@ class Transaction:
             failure = done.error or Failure("reload", "the new version did not start")
             return self._rolled_back(work, done.rung, done.why, failure)
         self._stage.commit(work)
-        if _is_lone(work):
+        if is_lone(work.changes):
             self._lone = Lone(work.changes[0].path, self._clock.now())
         return self._outcome(work, Verdict.COMMITTED, done.rung, done.why, None)
 
@@ -346,7 +316,7 @@ class Transaction:
             return False
         now = self._clock.now()
         pause = not_before(work.began, now) - now
-        if _is_lone(work) and pause > 0:
+        if is_lone(work.changes) and pause > 0:
             await first_of(self._clock, pause, work.permit.taken_back())
         return not work.permit.refused and self._stage.untouched(work)
 
@@ -373,10 +343,6 @@ class Transaction:
     def tell(self, event: Mapping[str, Any]) -> None:
         """An event for whoever listens."""
         self._sink(event)
-
-
-def _is_lone(work: Work) -> bool:
-    return len(work.changes) == 1 and not work.first
 
 
 class _Timed:

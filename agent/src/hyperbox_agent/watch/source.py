@@ -198,6 +198,8 @@ class Source:
         self._handed = False
         for change in changes:
             self._mark(change.path, change.new)
+        if self._dirty:
+            self._wake.set()  # What was handed out as work held these, too: now it is another.
 
     def changes(self) -> tuple[Change, ...]:
         """What differs from the accepted state now, in the order of paths."""
