@@ -36,8 +36,11 @@ class Willing:
         return RungChoice(Rung.NOTHING, "a test")
 
     async def reload(self, number: int, choice: RungChoice, *, root: str,
-                     permit: Any, taken_back: Any) -> Reloaded:
+                     permit: Any, taken_back: Any, keep_old: bool) -> Reloaded:
         return Reloaded(await permit(), False, choice.rung, choice.why)
+
+    async def step_forward(self) -> None:
+        pass
 
 
 class Mirrored:

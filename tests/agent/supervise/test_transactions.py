@@ -60,8 +60,6 @@ class FakeSupervisor:
 
     def __init__(self, stage: FakeStage | None = None) -> None:
         self.calls = stage.calls if stage is not None else []
-
-    def __init__(self) -> None:
         self.asked: list[str] = []
 
     async def step_back(self) -> bool:
