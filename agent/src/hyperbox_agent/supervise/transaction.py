@@ -307,7 +307,7 @@ class Transaction:
             failure = done.error or Failure("reload", "the new version did not start")
             return self._rolled_back(work, done.rung, done.why, failure)
         self._stage.commit(work)
-        if is_lone(work.changes):
+        if is_lone(work.changes) and done.rung > Rung.NOTIFY:
             self._lone = Lone(work.changes[0].path, self._clock.now())
         return self._outcome(work, Verdict.COMMITTED, done.rung, done.why, None)
 
