@@ -57,9 +57,9 @@ def session_walk(folder: Path, mode: str, phases: tuple[str, ...], more: str = "
 def _await_adoption(project: Project, program: int) -> None:
     """Wait for a session for which this very process is what answers."""
     def adopted() -> bool:
-        shown = project.json("status")["projects"]
-        return [(one["targets"][0]["state"], one["targets"][0]["pid"]) for one in shown
-                if one.get("session", True) is not None] == [("live", program)]
+        shown = [(target["state"], target["pid"]) for one in project.json("status")["projects"]
+                 if one.get("session") is not None for target in one["targets"]]
+        return shown == [("live", program)]
 
     eventually(adopted, message="it was not adopted")
 

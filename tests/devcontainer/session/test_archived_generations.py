@@ -107,7 +107,8 @@ async def test_a_generation_after_a_rollback_builds_on_what_was_gone_back_to(
 def test_what_a_killed_session_had_begun_is_forgotten(tmp_path: Path) -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
-    begun = [f"archive/store/tmp/{gone.pid}.3", "trees/4.part/a", f"trees/4.old-{gone.pid}/a"]
+    begun = ["archive/record.new", f"archive/store/tmp/{gone.pid}.3", "trees/4.part/a",
+             f"trees/4.old-{gone.pid}/a"]
     for path in (*begun, "trees/4/a", "archive/store/ab/cd"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("")

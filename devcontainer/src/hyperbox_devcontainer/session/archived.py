@@ -46,8 +46,12 @@ def forget_unfinished(state_dir: str) -> None:
     for path in trees:
         if not os.path.basename(path).isdigit():
             shutil.rmtree(path, ignore_errors=True)
+    archive = os.path.join(state_dir, ARCHIVE)
+    for path in glob.glob(os.path.join(glob.escape(archive), "*.new")):
+        with contextlib.suppress(OSError):
+            os.unlink(path)
     with contextlib.suppress(OSError):
-        blobs.forget_unfinished(os.path.join(state_dir, ARCHIVE, "store"))
+        blobs.forget_unfinished(os.path.join(archive, "store"))
 
 
 class ArchiveBase:
