@@ -20,6 +20,7 @@ from hyperbox_agent.apply.folders import Folders
 from hyperbox_agent.core.entries import Change, Manifest
 from hyperbox_agent.core.plan import diff
 from hyperbox_agent.errors import ApplyError
+from hyperbox_agent.store.born import birth
 
 FILES: Files = {"a.py": b"1", "b.py": b"2", "run": Exe(b"#!"), "pkg/c.py": b"3", "pkg/d.py": b"4",
                 "link": Link("a.py")}
@@ -81,6 +82,20 @@ def test_what_the_program_wrote_is_kept_before_it_is_overwritten(tree: Tree) -> 
     (kept,) = applied.kept
     tree.commit(applied)
     assert Path(kept.where).read_bytes() == b"program wrote"
+
+
+def test_another_file_with_the_number_the_size_and_the_time_of_ours_is_found(tree: Tree) -> None:
+    path = os.path.join(tree.root, "a.py")
+    facts, born = os.stat(path), birth(path)
+    if not born:
+        pytest.skip("this file system does not keep when a file was made")
+    for _ in range(5000):
+        os.unlink(path)
+        Path(path).write_bytes(b"X")
+        if os.stat(path).st_ino == facts.st_ino and birth(path) != born:
+            break
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert [item.path for item in tree.damage()] == ["a.py"]
 
 
 @pytest.mark.parametrize("again", [b"1", b"edited"])

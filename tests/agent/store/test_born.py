@@ -24,5 +24,23 @@ def test_it_is_what_the_stat_command_says(tmp_path: Path) -> None:
         os.close(fd)
 
 
+def test_of_a_name_in_a_folder_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    made = birth(str(tmp_path / "file"))
+    while True:
+        (tmp_path / "link").symlink_to("file")
+        if birth("link", (folder := os.open(tmp_path, os.O_RDONLY))) != made:
+            break
+        os.close(folder)
+        (tmp_path / "link").unlink()
+    try:
+        assert birth("file", folder) == made
+        assert birth("link", folder) > made
+        assert birth(str(tmp_path / "link")) == made
+        assert birth("absent", folder) == 0
+    finally:
+        os.close(folder)
+
+
 def test_what_is_not_there_has_no_birth(tmp_path: Path) -> None:
     assert birth(str(tmp_path / "absent")) == 0

@@ -13,6 +13,7 @@ from trees import Files, WatchedOps, manifest_of, quick_folder, trees
 from hyperbox_agent.core.plan import diff
 from hyperbox_agent.errors import ApplyError, StoreError
 from hyperbox_agent.store import record as records
+from hyperbox_agent.store.born import birth
 from hyperbox_agent.store.history import History
 from hyperbox_agent.store.record import Record, stamp
 
@@ -97,12 +98,17 @@ def test_a_damaged_record_is_never_taken_for_a_whole_one(files: Files, at: int, 
 def test_a_stamp_tells_a_file_that_was_replaced_or_written(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"1")
-    first = stamp(os.stat(path))
-    assert stamp(os.stat(path)) == first
+
+    def mark(file: Path) -> int:
+        return stamp(os.stat(file), birth(str(file)))
+
+    first = mark(path)
+    assert mark(path) == first
     os.utime(path, ns=(1, 2))
-    second = stamp(os.stat(path))
+    second = mark(path)
     path.rename(tmp_path / "g")
-    assert stamp(os.stat(tmp_path / "g")) == second
+    assert mark(tmp_path / "g") == second
     path.write_bytes(b"1")
     os.utime(path, ns=(1, 2))
-    assert len({first, second, stamp(os.stat(path))}) == 3
+    assert len({first, second, mark(path)}) == 3
+    assert stamp(os.stat(path), 1) != stamp(os.stat(path), 2), "all else may be the same"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from hyperbox_agent.apply.folders import Folders, facts_of
 from hyperbox_agent.core.entries import Entry, Kind, Manifest
+from hyperbox_agent.store.born import birth
 from hyperbox_agent.store.record import stamp
 
 
@@ -27,40 +28,50 @@ def find_damage(root: Folders, manifest: Manifest, stamps: Mapping[str, int], *,
                 ) -> tuple[tuple[Damage, ...], dict[str, int]]:
     """What differs, and new stamps of files that were touched and are the same all the same.
 
-    One ``stat`` an entry; a file is read only where that says something new (content decides, not
+    Two calls an entry; a file is read only where that says something new (content decides, not
     time). ``modes`` is whether the filesystem knows an executable bit. Raises OSError for a root
     that can't be read.
     """
     found: list[Damage] = []
     touched: dict[str, int] = {}
     for path, entry in manifest.items():
-        facts = _facts(root, path)
-        if facts is not None and _as_put(entry, facts, stamps.get(path), modes):
+        facts, mark = _facts(root, path)
+        if facts is not None and _as_put(entry, facts, mark, stamps.get(path), modes):
             continue
         mode = None if modes else entry.mode
         now = None if facts is None else look_at(root, path, facts, mode)
         if now is None or not now.same(entry):
             found.append(Damage(path, entry, now))
-        elif facts is not None:
-            touched[path] = stamp(facts)
+        elif entry.kind is not Kind.DIR:
+            touched[path] = mark
     return tuple(found), touched
 
 
-def _facts(root: Folders, path: str) -> os.stat_result | None:
+def _facts(root: Folders, path: str) -> tuple[os.stat_result | None, int]:
+    """What ``stat`` says, and the stamp; of a folder that is 0."""
     try:
         folder, name = root.parent(path)
     except (FileNotFoundError, NotADirectoryError):
-        return None
-    return facts_of(name, folder)
+        return None, 0
+    facts = facts_of(name, folder)
+    if facts is None or stat.S_ISDIR(facts.st_mode):
+        return facts, 0
+    return facts, stamp(facts, birth(name, folder))
 
 
-def _as_put(entry: Entry, facts: os.stat_result, known: int | None, modes: bool
+def stamp_at(root: Folders, path: str, facts: os.stat_result) -> int:
+    """The stamp of what stands at ``path``, of which ``facts`` are known."""
+    folder, name = root.parent(path)
+    return stamp(facts, birth(name, folder))
+
+
+def _as_put(entry: Entry, facts: os.stat_result, mark: int, known: int | None, modes: bool
             ) -> bool:
     if entry.kind is Kind.DIR:
         return stat.S_ISDIR(facts.st_mode)
     if modes and entry.kind is Kind.FILE and entry.executable != bool(facts.st_mode & 0o100):
         return False
-    return stamp(facts) == known
+    return mark == known
 
 
 def look_at(root: Folders, path: str, facts: os.stat_result, mode: int | None) -> Entry | None:

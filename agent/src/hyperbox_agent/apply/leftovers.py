@@ -16,6 +16,7 @@ from hyperbox_agent.apply.moves import Move
 from hyperbox_agent.core.entries import Change, Kind
 from hyperbox_agent.core.plan import Op
 from hyperbox_agent.store.blobs import BlobStore
+from hyperbox_agent.store.born import birth
 from hyperbox_agent.store.ops import Ops, remove_tree
 from hyperbox_agent.store.record import stamp
 
@@ -124,7 +125,7 @@ def _judge(change: Change | None, where: str, known_stamp: int | None) -> bytes 
                           for entry in (old, new)) else None
     if not stat.S_ISREG(facts.st_mode):
         return None
-    if old is not None and old.kind is Kind.FILE and stamp(facts) == known_stamp:
+    if old is not None and old.kind is Kind.FILE and stamp(facts, birth(where)) == known_stamp:
         return old.digest
     expected = {entry.digest for entry in (old, new)
                 if entry is not None and entry.kind is Kind.FILE and entry.size == facts.st_size}

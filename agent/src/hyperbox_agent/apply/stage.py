@@ -18,6 +18,7 @@ from hyperbox_agent.apply.moves import EXECUTABLE_MODE, FILE_MODE, FOLDER_MODE, 
 from hyperbox_agent.core.entries import Change, Entry, Kind
 from hyperbox_agent.core.plan import Op
 from hyperbox_agent.errors import ApplyError, MissingBlobsError, StoreError
+from hyperbox_agent.store.born import birth
 from hyperbox_agent.store.ops import Ops, remove_tree, write_all
 from hyperbox_agent.store.record import Record, stamp
 from hyperbox_agent.store.space import check_room, typed
@@ -174,7 +175,8 @@ class Stager:
                 raise
             raise ApplyError(f"the link {entry.path!r} can't be made: the target's file system "
                              "has none", file=entry.path, hint="ignore it") from error
-        self.stamps[entry.path] = stamp(os.stat(name, dir_fd=parent, follow_symlinks=False))
+        self.stamps[entry.path] = stamp(os.stat(name, dir_fd=parent, follow_symlinks=False),
+                                        birth(name, parent))
 
     def _sort_out(self) -> tuple[int, list[tuple[str, Entry]], list[str]]:
         """Which links and folders are staged, and where; the files' bytes; fills their slots."""
@@ -245,7 +247,7 @@ class Stager:
     def _done(self, fd: int, slot: _Slot) -> None:
         if slot[4]:
             self._ops.start_writeback(fd)
-        self.stamps[slot[0]] = stamp(os.fstat(fd))
+        self.stamps[slot[0]] = stamp(os.fstat(fd), birth(fd))
 
     def _wrong(self, slots: Iterable[_Slot]) -> StoreError:
         path = next(iter(slots))[0]

@@ -11,6 +11,7 @@ from functools import cache
 
 _AT_FDCWD = -100
 _AT_EMPTY_PATH = 0x1000
+_AT_SYMLINK_NOFOLLOW = 0x100
 _STATX_BTIME = 0x800
 _SIZE = 256
 _MASK = struct.Struct("@I")
@@ -19,10 +20,11 @@ _BTIME_AT = 80
 """Offset of ``stx_btime`` in ``struct statx`` (linux/stat.h), the same on all architectures."""
 
 
-def birth(path: str | int) -> int:
+def birth(path: str | int, folder: int | None = None) -> int:
     """When ``path``, or the open descriptor, came to be, in ns since the epoch; 0: not known here.
 
-    Not known is no error: neither every kernel and C library nor every filesystem keeps it.
+    In an open ``folder``, ``path`` is a name there, and a link is not followed. Not known is no
+    error: neither every kernel and C library nor every filesystem keeps it.
     """
     call = _statx()
     if call is None:
@@ -30,6 +32,8 @@ def birth(path: str | int) -> int:
     answer = ctypes.create_string_buffer(_SIZE)
     if isinstance(path, int):
         failed = call(path, b"", _AT_EMPTY_PATH, _STATX_BTIME, answer)
+    elif folder is not None:
+        failed = call(folder, os.fsencode(path), _AT_SYMLINK_NOFOLLOW, _STATX_BTIME, answer)
     else:
         failed = call(_AT_FDCWD, os.fsencode(path), 0, _STATX_BTIME, answer)
     if failed or not _MASK.unpack_from(answer)[0] & _STATX_BTIME:

@@ -43,13 +43,15 @@ class Record:
     """More of JSON's kind for who wrote it: apply's steps."""
 
 
-def stamp(facts: os.stat_result) -> int:
-    """A number that changes when a file is replaced or written: inode, time and size in 64 bits.
+def stamp(facts: os.stat_result, born: int) -> int:
+    """A number that changes when a file is replaced or written: inode, times and size in 64 bits.
 
-    Cheaper to keep for 50,000 files than the three (36 bytes against 150). It only ever says "look
-    again": what counts is the digest.
+    ``born`` is what ``birth`` says: a file that was unpacked in the place of another one may have
+    its number, its size and its time. Cheaper to keep for 50,000 files than the four (36 bytes
+    against 180). It only ever says "look again": what counts is the digest.
     """
     mixed = (facts.st_ino * 0x9E3779B97F4A7C15) ^ (facts.st_mtime_ns * 0xC2B2AE3D27D4EB4F)
+    mixed ^= born * 0xD6E8FEB86659FD93
     return (mixed ^ (mixed >> 31) ^ facts.st_size * 0x165667B19E3779F9) & 0xFFFF_FFFF_FFFF_FFFF
 
 
