@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,32 +15,30 @@ from hyperbox_tui.cli.orphans import HOMES, orphan_targets
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Path]:
-    """The folder of an agent that listens, noted in the project's folder."""
-    folder = tmp_path / "target-process" / "run"
+def run(runtime_dir: str) -> Iterator[Path]:
+    """The folder of an agent that listens, noted in the project's folder: two above it."""
+    project = Path(tempfile.mkdtemp(dir=runtime_dir))  # the path of a unix socket is short
+    folder = project / "target-process" / "run"
     folder.mkdir(parents=True, mode=0o700)
-    (tmp_path / HOMES).write_text(f"{folder.parent}\n{tmp_path / 'gone'}\n")
+    (project / HOMES).write_text(f"{folder.parent}\n{project / 'gone'}\n")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as agent:
-        before = os.getcwd()
-        os.chdir(folder)  # the path of a unix socket is short
-        agent.bind("agent.sock")
-        os.chdir(before)
+        agent.bind(str(folder / "agent.sock"))
         agent.listen()
         yield folder
 
 
-def shown(folder: Path) -> tuple[object, ...]:
-    (target,) = orphan_targets(str(folder))
+def shown(run: Path) -> tuple[object, ...]:
+    (target,) = orphan_targets(str(run.parents[1]))
     return tuple(target[key] for key in ("name", "state", "number", "rung", "pid"))
 
 
-def test_the_record_says_what_is_live(tmp_path: Path, run: Path) -> None:
+def test_the_record_says_what_is_live(run: Path) -> None:
     old = records.Record(1, 6, 100, 1, "m-1")
     new = records.Record(2, 7, 200, 2, "m-2", rung=int(Rung.WARM))
     path = str(run / records.FILE)
     records.save(path, records.Records({}, 7, 2, 2, (old, new)))
-    assert shown(tmp_path) == ("process", "live", 7, "warm", 200)
+    assert shown(run) == ("process", "live", 7, "warm", 200)
     records.save(path, records.Records({}, None, None, 2, ()))
-    assert shown(tmp_path) == ("process", "broken", None, None, None)
+    assert shown(run) == ("process", "broken", None, None, None)
     Path(path).write_text("damaged")
-    assert shown(tmp_path) == ("process", "live", None, None, None)
+    assert shown(run) == ("process", "live", None, None, None)

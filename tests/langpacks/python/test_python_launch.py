@@ -61,15 +61,20 @@ def test_an_older_tree_is_run_by_its_own_source(tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", [("app.py", "a"), ("-c", "import app", "a"), ("-m", "app", "a")])
 def test_an_interpreter_that_ignores_pythonpath_still_has_the_shim(
         made: Bench, options: tuple[str, ...], what: tuple[str, ...]) -> None:
-    made.write("app.py", "import http.server, sys\n"
-                         "s = http.server.HTTPServer(('127.0.0.1', 8123), None)\n"
-                         "print(s.server_address[1], sys.argv[1:], len(sys.path))\n")
+    # Without the shim the port would be that very one, which somebody else may have.
+    made.write("app.py", "import http.server, os, sys\n"
+                         "port = 8123\n"
+                         "if os.environ.get('SERVE'):\n"
+                         "    s = http.server.HTTPServer(('127.0.0.1', port), None)\n"
+                         "    port = s.server_address[1]\n"
+                         "    s.server_close()\n"
+                         "print(port, sys.argv[1:], len(sys.path))\n")
     argv = (sys.executable, *options, *what)
     spec = PACK.launch(FolderView(str(made.root)), found(*argv), PUBLIC, str(made.code))
     assert spec.port_mapped
     if "-I" in options and what[0] != "app.py":
         return  # An isolated interpreter can't import from the folder it is started in.
-    status, out = made.run(*spec.argv)
+    status, out = made.run(*spec.argv, SERVE="yes")
     assert (status, out) == made.run(*argv, PYTHONPATH="", HYPERBOX_ROOT="")
     assert out.startswith("8123 ['a'] ")
     assert made.control.port() != PUBLIC
