@@ -21,6 +21,9 @@ def test_a_save_of_a_file_that_the_program_overwrote_goes_live(tmp_path: Path) -
         (project.tree / "other.txt").unlink()
         project.write("long.txt", "".join([*lines, "one more\n"]))
         assert project.hb("flush").returncode == 0
+        (named,) = [one for one in project.target()["problems"] if one["path"] == "long.txt"]
+        assert "held another long.txt" in named["message"]
+        assert Path(named["hint"]).read_text() == "written by the program\n"
         (project.root / "other.txt").unlink()
         assert project.hb("flush").returncode == 0
         project.version("v2")

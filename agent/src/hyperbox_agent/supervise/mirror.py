@@ -26,6 +26,9 @@ from hyperbox_agent.supervise.transaction import Permit, Work, changed_files
 
 T = TypeVar("T")
 
+NAMED = 50
+"""So many paths that were not as we had left them are named at most."""
+
 
 class Mirror:
     """One tree and its home. Lives on one event loop; the tree itself in one thread."""
@@ -166,7 +169,9 @@ class Mirror:
         self._applied = await self._do(lambda: self._tree.apply(staged, freeze=freeze))
         work.facts.update(renames=self._applied.renames, frozen_ms=round(self._applied.ms, 3))
         if self._applied.left:
-            work.facts["left"] = list(self._applied.left)
+            work.facts["left"] = list(self._applied.left[:NAMED])
+        if self._applied.kept:
+            work.facts["kept"] = {one.path: one.where for one in self._applied.kept[:NAMED]}
         return self._root
 
     def _freezer(self, work: Work, supervisor: Supervisor) -> Callable[[], Any]:

@@ -187,9 +187,19 @@ class Session:
             self._live = outcome.serving
         self._remember(event, outcome, flight)
         self._tell(event)
+        self._say_what_stood_there(outcome)
         if outcome.verdict is Verdict.ROLLED_BACK:
             state = State.LIVE if outcome.serving is not None else State.BROKEN
             self._state(state, outcome.serving)
+
+    def _say_what_stood_there(self, outcome: Outcome) -> None:
+        """The save took the place of what the program, or somebody else, had put into the tree."""
+        kept = outcome.facts.get("kept")
+        if outcome.verdict is Verdict.COMMITTED and isinstance(kept, dict) and kept:
+            path, where = next(iter(kept.items()))
+            more = f" and {len(kept) - 1} more" if len(kept) > 1 else ""
+            self.problem(f"{self.options.target} held another {path}{more}: what stood there is "
+                         f"kept until #{outcome.number} is forgotten", path, where)
 
     def _remember(self, event: Mapping[str, Any], outcome: Outcome, flight: Flight) -> None:
         """Archive and history. A full disk costs the way back, never the program or the session."""
