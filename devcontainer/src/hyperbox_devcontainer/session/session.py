@@ -52,7 +52,7 @@ class Session:
         self._config = config
         self._pipeline = Pipeline(source, clock, self, next_number=history.last_number() + 1)
         self._tasks: list[asyncio.Task[None]] = []
-        rules = PullRules(options.pull if options.mode == "mirror" else ())
+        self._pulled_here = rules = PullRules(options.pull if options.mode == "mirror" else ())
         self._pulling = Pulling(rules, options.target, source, self.problem,
                                 self._pulled) if rules else None
         self._live: int | None = None
@@ -195,9 +195,13 @@ class Session:
     def _say_what_stood_there(self, outcome: Outcome) -> None:
         """The save took the place of what the program, or somebody else, had put into the tree."""
         kept = outcome.facts.get("kept")
-        if outcome.verdict is Verdict.COMMITTED and isinstance(kept, dict) and kept:
-            path, where = next(iter(kept.items()))
-            more = f" and {len(kept) - 1} more" if len(kept) > 1 else ""
+        if outcome.verdict is not Verdict.COMMITTED or not isinstance(kept, dict):
+            return
+        # Of what is pulled the source has the other version already.
+        named = [path for path in kept if not self._pulled_here(path, is_dir=False)]
+        if named:
+            path, where = named[0], kept[named[0]]
+            more = f" and {len(named) - 1} more" if len(named) > 1 else ""
             self.problem(f"{self.options.target} held another {path}{more}: what stood there is "
                          f"kept until #{outcome.number} is forgotten", path, where)
 
