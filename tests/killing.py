@@ -88,33 +88,33 @@ def save(project: Project, word: str) -> None:
 
 def pids(project: Project) -> dict[str, int]:
     """Our processes that run now, by their part; of several of a kind the youngest."""
+    return {part: pid for pid, part in _parts(project)}
+
+
+def _parts(project: Project) -> list[tuple[int, str]]:
+    """Each process of ours and its part, the youngest last."""
     mark = f"XDG_STATE_HOME={project.env['XDG_STATE_HOME']}"
-    found: dict[str, int] = {}
     ours = [one for one in processes(mark) if mark in one[2]]
-    for pid, line, env in sorted(ours, key=lambda one: _started(one[0])):
-        part = next((part for part, words in KNOWN.items() if words in line), None)
-        if part is None:
-            part = _part_of(pid, line, env)
-        if part is not None:
-            found[part] = pid
-    return found
+    return [(pid, next((part for part, words in KNOWN.items() if words in line), None)
+             or _part_of(pid, line, env))
+            for pid, line, env in sorted(ours, key=lambda one: _started(one[0]))]
 
 
 KNOWN = {"session": " up --json", "shell": "sh -c", "agent": " serve --home ",
          "holder": "run_from_arguments", "mender": "import mend"}
 
 
-def _part_of(pid: int, line: str, env: str) -> str | None:
+def _part_of(pid: int, line: str, env: str) -> str:
     """What was forked from the worker bears its name and its environment: so the program is what
     listens, the worker has its socket to us, and a spare has no socket at all."""
     sockets = _sockets(pid)
     if sockets.keys() & _listening():
         return "program"
     if not line.rstrip().endswith("/worker.py"):
-        return None
+        return "other"
     if {f"HYPERBOX_WORKER_FD={fd}" for fd in sockets.values()} & set(env.splitlines()):
         return "worker"
-    return None if sockets else "spare"
+    return "other" if sockets else "spare"
 
 
 def _sockets(pid: int) -> dict[str, str]:
@@ -175,17 +175,16 @@ def running(project: Project) -> Iterator[Up]:
 
 
 def await_all(project: Project, timeout: float = 90.0) -> None:
-    """Wait until each part of ours runs, the program and a child forked ahead among them."""
-    wanted, there = {"agent", "holder", "worker", "spare", "program"}, dict[str, int]()
+    """Wait until each part of ours runs, a child forked ahead among them, and nothing else."""
+    wanted, there = ["agent", "holder", "program", "spare", "worker"], list[str]()
 
     def all_there() -> bool:
-        there.clear()
-        there.update(pids(project))
-        return wanted <= set(there)
+        there[:] = sorted(part for _, part in _parts(project))
+        return there in (wanted, sorted([*wanted, "session"]))
 
     with suppress(AssertionError):
         eventually(all_there, timeout)
-    assert wanted <= set(there), there
+    assert all_there(), there
 
 
 class Walk:
