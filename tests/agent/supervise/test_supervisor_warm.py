@@ -168,6 +168,19 @@ async def test_a_parent_that_was_killed_is_prepared_anew_after_the_save_that_it_
     assert supervisor.status()["warm"]["refused"] is None
 
 
+async def test_a_parent_that_was_killed_between_two_saves_is_prepared_anew_at_once(
+        program: Any, helpers: Any, fast_clock: Any) -> None:
+    supervisor = with_pack(program, clock=fast_clock, start_timeout=400.0)
+    await warm_up(program, helpers, supervisor)
+    for _ in range(2):
+        killed = supervisor.status()["warm"]["worker"]
+        os.kill(killed, signal.SIGKILL)
+        await helpers.until(lambda: supervisor.status()["warm"]["worker"] not in (None, killed)  # noqa: B023
+                            and supervisor.status()["warm"]["ready"], 12)
+    await supervisor.stop()
+    assert program.marked() == []
+
+
 async def test_a_spare_that_is_only_late_is_waited_for(program: Any, helpers: Any) -> None:
     supervisor = with_pack(program)
     await warm_up(program, helpers, supervisor)

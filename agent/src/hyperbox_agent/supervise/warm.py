@@ -20,6 +20,7 @@ from typing import Any
 
 from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.errors import ProgramError
+from hyperbox_agent.supervise.backoff import Backoff
 from hyperbox_agent.supervise.learned import LearnedModules
 from hyperbox_agent.supervise.limits import cancel, first_of
 from hyperbox_agent.supervise.process import Child, Ends, Pipes, open_pipes
@@ -135,6 +136,8 @@ class Warm:
         self._now = _State()
         self._starting: asyncio.Task[Worker] | None = None
         self._refreshing: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._deaths = Backoff()
         self._behind: set[asyncio.Task[None]] = set()
         """What ends by itself, and is waited for at the end."""
         self._closed = False
@@ -257,7 +260,7 @@ class Warm:
     async def close(self) -> None:
         """End all of it. Safe to call twice."""
         self._closed = True
-        await cancel(self._refreshing, self._starting)
+        await cancel(self._refreshing, self._starting, self._watching)
         await self._drop_worker()
         if self._behind:
             await asyncio.gather(*self._behind, return_exceptions=True)
@@ -353,8 +356,22 @@ class Warm:
             restore_priority(worker.child.pid)
         self._take_over(worker, reply)
 
+    async def _replace(self, worker: Worker) -> None:
+        """When a prepared parent dies between two saves, see to another: else the next save would
+        find none."""
+        began = self._clock.now()
+        await worker.ended()
+        if worker is self._now.worker:
+            await self._clock.sleep(self._deaths.after(self._clock.now() - began))
+        if worker is self._now.worker:
+            await self._drop_worker()
+            self.nudge()
+
     def _take_over(self, worker: Worker, reply: Mapping[str, Any]) -> None:
         old = self._now
+        if self._watching is not None:
+            self._watching.cancel()
+        self._watching = asyncio.get_running_loop().create_task(self._replace(worker))
         self._now = _State(worker=worker, prepared=True, imported=int(reply.get("imported", 0)))
         self._now.notes = tuple(f"{item.get('module')}: {item.get('reason')}"
                                 for item in reply.get("refused", ()) if isinstance(item, dict))
