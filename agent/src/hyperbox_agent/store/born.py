@@ -13,7 +13,7 @@ _AT_FDCWD = -100
 _AT_EMPTY_PATH = 0x1000
 _AT_SYMLINK_NOFOLLOW = 0x100
 _STATX_BTIME = 0x800
-_SIZE = 256
+_Answer = ctypes.c_char * 256
 _MASK = struct.Struct("@I")
 _BTIME = struct.Struct("@qI")
 _BTIME_AT = 80
@@ -29,7 +29,7 @@ def birth(path: str | int, folder: int | None = None) -> int:
     call = _statx()
     if call is None:
         return 0
-    answer = ctypes.create_string_buffer(_SIZE)
+    answer = _Answer()
     if isinstance(path, int):
         failed = call(path, b"", _AT_EMPTY_PATH, _STATX_BTIME, answer)
     elif folder is not None:

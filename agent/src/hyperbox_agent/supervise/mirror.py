@@ -7,7 +7,7 @@ at a time, while the loop goes on serving.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -28,6 +28,12 @@ T = TypeVar("T")
 
 NAMED = 50
 """So many paths that were not as we had left them are named at most."""
+
+AT_ONCE = 1 << 20
+"""Bytes that are given to the tree's thread in one go: each costs two changes of threads."""
+
+Record = tuple[bytes, bytes]
+"""A digest, and what its content is to be made of."""
 
 
 class Mirror:
@@ -124,22 +130,42 @@ class Mirror:
         stager = await self._do(lambda: self._tree.begin(work.number, work.changes))
         sizes = {change.new.digest: change.new.size for change in work.changes
                  if change.new is not None and change.new.kind is Kind.FILE}
+        add = partial(self._add, stager, sizes)
         try:
-            if work.blobs is not None:
-                reader = BundleReader()
-                async for piece in work.blobs:
-                    records = reader.feed(piece)
-                    if records:
-                        await self._do(partial(self._add, stager, records, sizes))
-                reader.end()
-            self._staged = await self._do(stager.finish)
+            last = () if work.blobs is None else await self._take(work.blobs, add)
+            self._staged = await self._do(lambda: (add(last), stager.finish())[1])
         except BaseException:
             await self._do(stager.abandon)
             raise
         work.facts["staged_bytes"] = self._staged.bytes
 
-    def _add(self, stager: Stager, records: Sequence[tuple[bytes, bytes]],
-             sizes: dict[bytes, int]) -> None:
+    async def _take(self, blobs: AsyncIterator[bytes],
+                    add: Callable[[Sequence[Record]], None]) -> Sequence[Record]:
+        """Give records to the tree's thread as they come; those that it was not given yet.
+
+        It lays out one batch of them while the next is received.
+        """
+        reader, records, size = BundleReader(), [], 0
+        adding: asyncio.Future[None] | None = None
+        try:
+            async for piece in blobs:
+                records += reader.feed(piece)
+                size += len(piece)
+                if size < AT_ONCE:
+                    continue
+                if adding is not None:
+                    await adding
+                adding = asyncio.ensure_future(self._do(partial(add, records)))
+                records, size = [], 0
+            reader.end()
+        finally:
+            if adding is not None:
+                await asyncio.wait([adding])
+        if adding is not None:
+            adding.result()
+        return records
+
+    def _add(self, stager: Stager, sizes: dict[bytes, int], records: Sequence[Record]) -> None:
         for digest, record in records:
             old = delta.old_digest(record)
             content = None if old is None else self._tree.content(old)
