@@ -26,13 +26,29 @@ _FOR_NOW = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, err
 """Why no socket could be made in a folder that could hold one."""
 
 
+def make_private(path: str) -> None:
+    """Make ``path``, and what is missing above it, the owner's alone, whatever the umask says.
+
+    As ``os.makedirs`` with ``exist_ok``, which leaves the folders in between to the umask. Raises
+    OSError.
+    """
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+    except FileNotFoundError:
+        make_private(os.path.dirname(path))
+        make_private(path)
+
+
 def private_folder(path: str) -> str:
     """Make ``path`` a folder that is its owner's alone, or find that it is; gives it.
 
     Raises AgentError where somebody else's folder or a link stands there.
     """
     try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
+        make_private(path)
         found = os.lstat(path)
     except OSError as error:
         raise AgentError(f"{path} can't be made: {error.strerror}", file=path) from error

@@ -18,6 +18,7 @@ from hyperbox_agent.apply.moves import EXECUTABLE_MODE, FILE_MODE, FOLDER_MODE
 from hyperbox_agent.core.entries import Change, Entry, Kind, Manifest
 from hyperbox_agent.core.plan import diff
 from hyperbox_agent.errors import AgentError, ApplyError, MissingBlobsError, StoreError
+from hyperbox_agent.home import make_private
 from hyperbox_agent.store import pruning
 from hyperbox_agent.store.blobs import BlobStore
 from hyperbox_agent.store.history import History
@@ -59,7 +60,7 @@ class Archive:
         self._big = big
         self._pending: deque[Entry] = deque()
         try:
-            os.makedirs(home, mode=0o700, exist_ok=True)
+            make_private(home)
             self.store = BlobStore(os.path.join(home, "store"), self._ops)
             self._history = History(home, self._ops)
             self._load()
@@ -172,7 +173,7 @@ class Archive:
         building = dest.rstrip("/") + ".part"
         try:
             remove_tree(self._ops, building)
-            os.makedirs(os.path.dirname(building), mode=0o700, exist_ok=True)
+            make_private(os.path.dirname(building))
             self._ops.mkdir(building, 0o700)
             linked, differ = self._build(tree, building)
             asked = self._link(links, tree, building)

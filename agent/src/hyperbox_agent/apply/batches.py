@@ -23,6 +23,7 @@ from hyperbox_agent.apply.moves import Move, undo_moves
 from hyperbox_agent.apply.places import Places
 from hyperbox_agent.apply.stage import Staged
 from hyperbox_agent.errors import ApplyError
+from hyperbox_agent.home import make_private
 from hyperbox_agent.store.blobs import BlobStore
 from hyperbox_agent.store.history import History
 from hyperbox_agent.store.ops import Ops, remove_tree
@@ -188,7 +189,7 @@ class Batches:
 
     def _carrier(self, root: Folders, seq: int) -> Carrier:
         trash = self._places.trash(seq)
-        os.makedirs(trash, mode=0o700, exist_ok=True)
+        make_private(trash)
         return Carrier(root, self._places.home, os.path.relpath(trash, self._places.home),
                        self._ops, self._umask)
 

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from hyperbox_agent.apply.folders import Folders, facts_of
 from hyperbox_agent.apply.moves import EXECUTABLE_MODE, FILE_MODE, FOLDER_MODE, Move
 from hyperbox_agent.core.plan import Op, parent_of
+from hyperbox_agent.home import make_private
 from hyperbox_agent.store.ops import Ops
 
 _NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
@@ -152,7 +153,7 @@ class Carrier:
         except FileNotFoundError:
             if os.path.isdir(os.path.dirname(target)):
                 return  # The program removed it meanwhile.
-            os.makedirs(os.path.dirname(target), mode=0o700)
+            make_private(os.path.dirname(target))
             self._link(folder, name, facts, keep)
         except OSError as error:
             if error.errno not in _NO_LINK:
@@ -302,13 +303,13 @@ class Carrier:
         except FileNotFoundError:
             if os.path.isdir(os.path.dirname(target)):
                 return
-            os.makedirs(os.path.dirname(target), mode=0o700)
+            make_private(os.path.dirname(target))
             self._ops.rename(name, target, src_dir_fd=folder)
 
     def _keep_own(self, source: str, keep: str) -> None:
         """What came out of the tree by an exchange goes from the stage to where it is kept."""
         target = f"{self._home}/{keep}"
-        os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+        make_private(os.path.dirname(target))
         if os.path.lexists(target) and not os.path.isdir(target):
             self._ops.unlink(target)  # The same file, linked ahead of the exchange.
         self._ops.rename(source, target)

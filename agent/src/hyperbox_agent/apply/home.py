@@ -69,7 +69,8 @@ class Marker:
     def save(self, home: str, ops: Ops) -> None:
         """Write it in one step. Raises OSError."""
         path = os.path.join(home, "marker")
-        with open(path + ".new", "w", encoding="utf-8") as file:
+        fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(fd, "w", encoding="utf-8") as file:
             json.dump({"session": self.session, "device": self.device, "inode": self.inode,
                        "born": self.born}, file)
         ops.rename(path + ".new", path)
@@ -88,7 +89,7 @@ def prepare(root: str, home: str) -> None:
     """
     try:
         os.makedirs(root, exist_ok=True)
-        os.makedirs(home, mode=0o700, exist_ok=True)
+        os.makedirs(home, mode=0o700, exist_ok=True)  # what is above it is not ours to close
         os.chmod(home, 0o700)
     except OSError as error:
         raise ApplyError(f"the tree can't be kept at {root}: {error.strerror}",

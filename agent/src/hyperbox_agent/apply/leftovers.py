@@ -15,6 +15,7 @@ from hyperbox_agent.apply.damage import digest_of
 from hyperbox_agent.apply.moves import Move
 from hyperbox_agent.core.entries import Change, Kind
 from hyperbox_agent.core.plan import Op
+from hyperbox_agent.home import make_private
 from hyperbox_agent.store.blobs import BlobStore
 from hyperbox_agent.store.born import birth
 from hyperbox_agent.store.ops import Ops, remove_tree
@@ -68,7 +69,7 @@ def put_away(left: Leftovers, trash: str, kept: str, store: BlobStore, ops: Ops)
         store.adopt(digest, where)
     for path, where in left.foreign:
         target = _free_name(f"{kept}/{path}")
-        os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+        make_private(os.path.dirname(target))
         ops.rename(where, target)
     remove_tree(ops, trash)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from hyperbox_agent.home import make_private
+
 
 @dataclass(frozen=True, slots=True)
 class Places:
@@ -35,4 +37,4 @@ class Places:
     def make(self) -> None:
         """The folders that are always there. Raises OSError."""
         for name in ("stage", "trash"):
-            os.makedirs(f"{self.home}/{name}", mode=0o700, exist_ok=True)
+            make_private(f"{self.home}/{name}")

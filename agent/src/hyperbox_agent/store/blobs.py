@@ -13,6 +13,7 @@ import os
 from collections.abc import Collection, Container, Iterable, Iterator
 
 from hyperbox_agent.errors import MissingBlobsError, StoreError
+from hyperbox_agent.home import make_private
 from hyperbox_agent.store.ops import Ops, write_all
 from hyperbox_agent.store.space import typed
 
@@ -35,7 +36,7 @@ class BlobStore:
         self._size: int | None = None
         self._put = 0
         try:
-            os.makedirs(self._temporary, mode=0o700, exist_ok=True)
+            make_private(self._temporary)
             os.chmod(folder, 0o700)
             forget_unfinished(folder)
         except OSError as error:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from hyperbox_agent.core.entries import Change, Entry
 from hyperbox_agent.core.plan import after, inverse
 from hyperbox_agent.errors import ApplyError
+from hyperbox_agent.home import make_private
 from hyperbox_agent.store import record as records
 from hyperbox_agent.store.collector import collector_paused
 from hyperbox_agent.store.ops import Ops, write_all
@@ -54,7 +55,7 @@ class History:
         self.seq = 0
         self.number = 0
         """The generation that the tree holds; 0: none yet."""
-        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        make_private(self._folder)
 
     def load(self) -> None:
         """Read the files. Raises StoreError when one is damaged: the tree is not known then."""

@@ -63,7 +63,9 @@ def start_holder(run_dir: str) -> tuple[HolderProcess, socket.socket]:
                 str(theirs.fileno())]
         try:
             # What it has to say at its death would disturb the link if it had our own streams.
-            with open(os.path.join(run_dir, LOG_NAME), "ab") as log:
+            path = os.path.join(run_dir, LOG_NAME)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+            with open(os.open(path, flags, 0o600), "ab") as log:
                 if log.tell() > _LOG_LIMIT:
                     log.truncate(0)
                 child = subprocess.Popen(

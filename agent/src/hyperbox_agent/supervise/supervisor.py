@@ -16,7 +16,7 @@ from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.core.generation import Failure, State
 from hyperbox_agent.core.listed import Listed
 from hyperbox_agent.errors import AgentError, ProgramError
-from hyperbox_agent.home import run_folder
+from hyperbox_agent.home import make_private, run_folder
 from hyperbox_agent.supervise.adoption import Adopted
 from hyperbox_agent.supervise.attempt import Attempt, Attempts
 from hyperbox_agent.supervise.chores import Chores
@@ -77,7 +77,7 @@ class Supervisor:
         self._sink = sink
         self._locate = locate
         code = os.path.join(home, "code")
-        os.makedirs(code, mode=0o700, exist_ok=True)
+        make_private(code)
         run, mark = run_folder(home), mark_of(home)
         self._starter = Starter(config, pack, found, view, code, run, mark,
                                 dict(os.environ if environ is None else environ), clock, sink,

@@ -12,6 +12,7 @@ import struct
 import tempfile
 from collections.abc import Iterable
 
+from hyperbox_agent.home import make_private
 from hyperbox_agent.watch.scan import SIGNATURE_SIZE
 
 MAGIC = b"HBSCAN2\n"
@@ -55,7 +56,7 @@ def write_cache(file: str, entries: Iterable[tuple[str, bytes, bytes]]) -> None:
     names = "\0".join(paths).encode("utf-8", "surrogateescape")
     body = b"".join((_HEAD.pack(len(paths), len(names)), names, records))
     folder = os.path.dirname(file)
-    os.makedirs(folder, mode=0o700, exist_ok=True)
+    make_private(folder)
     fd, temporary = tempfile.mkstemp(dir=folder, prefix=".scan-")
     try:
         with open(fd, "wb") as handle:

@@ -45,16 +45,24 @@ find_python() {
 }
 """
 
-SERVE = _FIND_PYTHON + """
-umask 077
+_PRIVATE = """
+keep_private() {
+    # Only what is ours: the program, and the tree that it is given, get the user's own umask.
+    [ -d "${1%/*}/" ] || mkdir -p "${1%/*}/"
+    (umask 077; mkdir -p "$1/agent" "$1/logs" && : >>"$1/logs/agent.log")
+}
+"""
+
+SERVE = _FIND_PYTHON + _PRIVATE + """
 mark=$1 archive=$2 want=$3 home=$4
 shift 4
 find_python "$@" || { echo "$mark no-python"; exit 0; }
+keep_private "$home" 2>/dev/null && kept=yes || kept=
 got=$(sha256sum <"$archive" 2>/dev/null || "$python" -I -S -c 'if 1:
     import hashlib, sys
     print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())' <"$archive" 2>/dev/null)
 [ "${got%% *}" = "$want" ] || { echo "$mark absent"; exit 0; }
-mkdir -p "$home/logs" && exec 2>>"$home/logs/agent.log"
+[ -z "$kept" ] || exec 2>>"$home/logs/agent.log"
 exec "$python" -I "$archive" serve --home "$home"
 """
 """Says ``mark word`` instead of a hello where the agent can't be started."""
@@ -71,10 +79,9 @@ find_python "$@" || { echo "$mark no-python"; exit 0; }
 exec "$python" -I "$archive" attach --home "$home"
 """
 
-INSTALLED = """
-umask 077
+INSTALLED = _PRIVATE + """
 python=$1 home=$2
-mkdir -p "$home/logs" && exec 2>>"$home/logs/agent.log"
+keep_private "$home" && exec 2>>"$home/logs/agent.log"
 exec "$python" -I -m hyperbox_agent serve --home "$home"
 """
 

@@ -53,10 +53,12 @@ def _write_missing(folder: str, sources: Mapping[str, bytes]) -> None:
     """Write what is not there. The last rename makes it whole: a half folder has no worker."""
     if os.path.exists(os.path.join(folder, WORKER)):
         return
-    os.makedirs(os.path.join(folder, PACKAGE), mode=0o700, exist_ok=True)
+    for made in (folder, os.path.join(folder, PACKAGE)):
+        os.makedirs(made, mode=0o700, exist_ok=True)
     for place, text in sorted(sources.items(), key=lambda one: one[0] == WORKER):
         path = os.path.join(folder, place)
         draft = f"{path}.{os.getpid()}"
-        with open(draft, "wb") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        with open(os.open(draft, flags, 0o600), "wb") as file:
             file.write(text)
         os.replace(draft, path)
