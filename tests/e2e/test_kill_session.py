@@ -43,6 +43,7 @@ def session_walk(folder: Path, mode: str, phases: tuple[str, ...], more: str = "
                 _goes_on_without_it(project, told=not more)
             steps.up = Up(project)
             after.callback(steps.up.end)
+            steps.up.wait_state("live")
             if phase == "idle":
                 _await_adoption(project, ours["program"])
                 word = steps.next_word()
