@@ -36,6 +36,7 @@ from hyperbox_devcontainer.session.connect import (
     reach_hard,
 )
 from hyperbox_devcontainer.session.connection import Connection
+from hyperbox_devcontainer.session.held import forget_held
 from hyperbox_devcontainer.session.options import SessionOptions
 from hyperbox_devcontainer.session.session import OnEvent, Session
 from hyperbox_devcontainer.verbs.server import forget_socket
@@ -137,6 +138,7 @@ def down(project: Project, *, timeout: float) -> bool:
     forget_socket(session_socket(project, os.environ))
     state = project_home(project, os.environ)
     forget_unfinished(state)
+    forget_held(state)
     homes = [home for home in _homes(os.path.join(state, HOMES)) if _may_live(home)]
     if not homes:
         return False

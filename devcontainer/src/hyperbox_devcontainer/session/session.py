@@ -19,10 +19,12 @@ from hyperbox_devcontainer.session import events
 from hyperbox_devcontainer.session.base import Base
 from hyperbox_devcontainer.session.connection import Connection
 from hyperbox_devcontainer.session.execution import RemoteCommand
+from hyperbox_devcontainer.session.held import Held
 from hyperbox_devcontainer.session.options import SessionOptions
 from hyperbox_devcontainer.session.pulling import Pulling
 from hyperbox_devcontainer.session.view import TargetView
 from hyperbox_devcontainer.verbs.session import ByteChannel, ExecRequest
+from hyperbox_langpacks.base import Rung
 
 OnEvent = Callable[[Mapping[str, Any]], None]
 
@@ -56,6 +58,7 @@ class Session:
         self._pulling = Pulling(rules, options.target, source, self.problem,
                                 self._pulled) if rules else None
         self._live: int | None = None
+        self._held = Held(options.state_dir, options.target)
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -94,10 +97,31 @@ class Session:
         self._pipeline.count_from(1 + max((ready.number, ready.serving or 0, *kept)))
         start = self._base.converge(ready, self._source)
         self._live = ready.serving
+        if await self._is_held(ready, kept, running=start is None):
+            return
         if start is not None:
             self._pipeline.start(start)
         elif self._source.pending:
             self._source.poke()
+
+    async def _is_held(self, ready: Configured, kept: Sequence[int], *, running: bool) -> bool:
+        """Whether the target was rolled back and nothing was saved since: then that version goes
+        on, or is started again where it ended too."""
+        number = self._held.number
+        if number is None or number not in kept or ready.serving not in (None, number) \
+                or not self._held.holds(self._source.tree.manifest):
+            return False
+        if running:
+            return True
+        try:
+            await self._go_back(number)
+        except LinkLostError:
+            raise
+        except AgentError as error:
+            self.problem(f"#{number}, which was rolled back to, does not start again: "
+                         f"{error.message}", error.file, error.hint)
+            return False
+        return True
 
     def _filled(self) -> bool:
         """Whether a generation of ours went live there before, so that nothing there is a loss."""
@@ -144,6 +168,7 @@ class Session:
     async def stop(self, *, fast: bool = False) -> None:
         """End everything that the session started, agent included."""
         await self._connection.stop(fast=fast, timeout=STOP_TIMEOUT)
+        self._held.over()
         await self._leave()
         if self.view.state is not State.DOWN:
             self._state(State.DOWN, None)
@@ -209,14 +234,18 @@ class Session:
         """Archive and history. A full disk costs the way back, never the program or the session."""
         try:
             if outcome.verdict is Verdict.COMMITTED:
+                self._held.over()
                 self._base.committed(outcome.number, flight.batch.changes)
             self._history.append(event)
         except (AgentError, WorkstationError) as error:
-            self.problem(f"#{outcome.number} could not be remembered: {error.message}",
-                         error.file, error.hint)
+            self._not_remembered(outcome.number, error)
+
+    def _not_remembered(self, number: int, error: AgentError | WorkstationError) -> None:
+        self.problem(f"#{number} could not be remembered: {error.message}", error.file, error.hint)
 
     def clean(self) -> None:
-        """What was refused has been undone: the error is over."""
+        """What was refused, or rolled back, has been undone: the error is over."""
+        self._held.over()
         if self.view.error is not None:
             self.view.error = None
             self._state(self.view.state, self._live)
@@ -285,8 +314,9 @@ class Session:
         return {"name": self.options.project, "path": self.options.root,
                 "files": counts.files, "bytes": counts.bytes,
                 "watcher": self._source.watcher.name if self._source.watcher else None,
-                "targets": [self.view.as_json(self._source.pending, self._passing(),
-                                              silent=self._connection.silence() > SILENT)]}
+                "targets": [self.view.as_json(
+                    self._source.pending, self._passing(), held=self._held.number,
+                    silent=self._connection.silence() > SILENT)]}
 
     def _passing(self) -> list[dict[str, Any]]:
         """What is wrong just now and is not worth a word when it is over."""
@@ -351,6 +381,18 @@ class Session:
 
     async def _roll_back(self, number: int | None) -> dict[str, Any]:
         wanted = self._wanted(number, await self._base.kept())
+        if wanted == self._live and self.view.state is State.LIVE:
+            return self._answers_already(wanted)
+        return await self._go_back(wanted)
+
+    def _answers_already(self, number: int) -> dict[str, Any]:
+        outcome = Outcome(number, Verdict.COMMITTED, Rung.NOTHING,
+                          f"#{number} answers already: nothing was done", serving=number)
+        return events.generation_event(
+            self.options.project, self.options.target, outcome, (), sent=0, total_ms=0.0,
+            extra={"rollback": True, "already": True, "differing": self._source.pending})
+
+    async def _go_back(self, wanted: int) -> dict[str, Any]:
         began = self._clock.now()
         body = await self._base.prepare_rollback(wanted)
         answer = await self._connection.ask(
@@ -367,9 +409,27 @@ class Session:
             self.options.project, self.options.target, outcome, (), sent=0, total_ms=total,
             extra={"rollback": True, "differing": len(differs),
                    "differs": differs[:events.SHOWN_PATHS]})
-        self._tell(event)
+        self._hold(wanted, bool(differs))
+        self._told_of(event)
         self._state(State.LIVE, wanted)
         return event
+
+    def _hold(self, number: int, differs: bool) -> None:
+        if not differs:
+            self._held.over()
+            return
+        try:
+            self._held.at(number, self._source.tree.manifest)
+        except AgentError as error:
+            self._not_remembered(number, error)
+
+    def _told_of(self, event: Mapping[str, Any]) -> None:
+        """What was asked for rather than saved: it is part of the history, too."""
+        try:
+            self._history.append(event)
+        except WorkstationError as error:
+            self._not_remembered(int(event["number"]), error)
+        self._tell(event)
 
     def _wanted(self, number: int | None, kept: Sequence[int]) -> int:
         if number is None:
@@ -395,7 +455,7 @@ class Session:
         event = events.generation_event(
             self.options.project, self.options.target, outcome, (), sent=0,
             total_ms=(self._clock.now() - began) * 1000, extra={"restart": True})
-        self._tell(event)
+        self._told_of(event)
         return event
 
     async def pause(self) -> dict[str, Any]:

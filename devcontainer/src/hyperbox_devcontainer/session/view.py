@@ -51,12 +51,14 @@ class TargetView:
             self.error = {**event["error"], "number": event["number"]}
 
     def as_json(self, pending: int, passing: Sequence[Mapping[str, Any]] = (), *,
-                silent: bool = False) -> dict[str, Any]:
+                held: int | None = None, silent: bool = False) -> dict[str, Any]:
         """An entry of ``targets`` in ``status --json``. ``passing``: problems that hold just now.
+        ``held``: the generation that was rolled back to, until the next save.
         ``silent``: no sign of life comes from there, although the link is not given up yet."""
         state = State.OFFLINE if silent and self.state is not State.DOWN else self.state
         return {"name": self.name, "kind": self.kind, "mode": self.mode,
                 "state": state.value, "number": self.number, "rung": self.rung,
-                "url": self.url, "pid": self.pid, "pending": pending, "paused": self.paused,
+                "url": self.url, "pid": self.pid, "pending": pending,
+                "held": held if held == self.number else None, "paused": self.paused,
                 "phase": self.phase, "error": dict(self.error) if self.error else None,
                 "notes": list(self.notes), "problems": [*self.problems.values(), *passing]}

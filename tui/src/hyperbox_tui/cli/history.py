@@ -48,7 +48,8 @@ def _row(event: dict[str, Any], out: Output) -> list[Span | str]:
 def _verdict(event: dict[str, Any], out: Output) -> list[Span]:
     verdict = event.get("verdict")
     if verdict == "committed":
-        what = names(event) or event.get("why") or ""
+        what = f"rolled back to #{event.get('number')}" if event.get("rollback") else \
+            names(event) or event.get("why") or ""
         return [Span(f"{out.style.mark('live')} {what}".rstrip(), "live")]
     if verdict == "superseded":
         return [Span(f"{out.style.mark('quiet')} superseded", "dim")]

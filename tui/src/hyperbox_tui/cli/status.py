@@ -11,7 +11,7 @@ from hyperbox_tui.cli.exits import DONE
 from hyperbox_tui.cli.project import project_of
 from hyperbox_tui.cli.reach import connect
 from hyperbox_tui.view.spans import Span, columns
-from hyperbox_tui.view.words import RUNG_WORDS, duration, state_spans, where
+from hyperbox_tui.view.words import RUNG_WORDS, count, duration, state_spans, where
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -140,6 +140,11 @@ def _print_more(target: dict[str, Any], session: Any, out: Output) -> None:
                  str(error.get("message") or ""))
         if target.get("number") is not None and target.get("state") == "live":
             out.line(f"    #{target['number']} is serving")
+    elif target.get("held") is not None:
+        pending = int(target.get("pending") or 0)
+        out.line(f"  {out.style.mark('quiet')} rolled back to #{target['held']}: "
+                 f"{count(pending, 'file')} {'differs' if pending == 1 else 'differ'}; "
+                 "the next save goes live")
     elif target.get("pending"):
         pending = target["pending"]
         out.line(f"  {out.style.mark('working')} saves are waiting"

@@ -87,6 +87,8 @@ def generation_lines(event: Mapping[str, Any], style: Style, *,
 
 def _committed(event: Mapping[str, Any], style: Style) -> list[Span]:
     total = (event.get("ms") or {}).get("total")
+    if event.get("already"):
+        return [Span(f"{style.mark('live')} {event.get('why')}", "live")]
     what = "started" if event.get("first") else rung_words(event)
     changed = "" if event.get("first") else names(event)
     files = int(event.get("files") or 0)
