@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import asyncio
 import json
 import os
 import signal
@@ -124,6 +125,22 @@ async def test_the_gate_finds_the_line_with_the_projects_own_interpreter(program
     assert [(one.path, one.line) for one in wrong] == [("ver.py", 2)]
     staged.write_text("a = 1\n")
     assert await supervisor.gate([("ver.py", str(staged))]) == ()
+
+
+async def test_a_gate_does_not_wait_for_what_the_first_parent_imports(
+        program: Any, helpers: Any) -> None:
+    library = program.home / "library"
+    library.mkdir(parents=True)
+    (library / "slow_to_import.py").write_text("import time\ntime.sleep(600)\n")
+    supervisor = with_pack(program, env={"PYTHONPATH": str(library)})
+    supervisor._warm.learn(["slow_to_import"])
+    await supervisor.open()
+    assert (await program.reload(supervisor, 1)).ok
+    mark = supervisor._service._mark + "-w"
+    await helpers.until(lambda: len(helpers.marked(mark)) == 2)
+    program.write(ver="V = = 'v2'\n")
+    wrong = await asyncio.wait_for(supervisor.gate([("ver.py", str(program.root / "ver.py"))]), 30)
+    assert [one.path for one in wrong] == ["ver.py"]
 
 
 async def test_a_spare_that_is_stuck_costs_a_cold_start_and_is_said(

@@ -1,8 +1,8 @@
 """The warm side: the worker that gates, the prepared parent, and one child forked ahead.
 
-One worker process does it all in the steady state. When there is more to import than the present
-one has, a new one is prepared beside it at low priority and takes its place when it is ready, so
-that a gate never waits for an import.
+One worker process does it all in the steady state. At first, and when there is more to import than
+the present one has, a new one is prepared beside it at low priority and takes its place when it is
+ready, so that a gate never waits for an import.
 """
 
 from __future__ import annotations
@@ -199,13 +199,16 @@ class Warm:
             return ()
         body = {"files": [{"path": path, "read": read} for path, read in files]}
         for _ in range(2):
+            worker: Worker | None = None
             try:
                 worker = await self._any_worker()
                 reply = await worker.request("gate", body, timeout=GATE_TIMEOUT)
                 return tuple(_diagnostic(item) for item in reply.get("errors", ()))
             except WorkerError as error:
                 problem = error.message
-                await self._drop_worker()
+                # One that was closed has a successor, which is prepared: that one is asked.
+                if worker is None or worker is self._now.worker:
+                    await self._drop_worker()
         self._problem(f"the gate could not check this change: {problem}")
         return ()
 
@@ -336,21 +339,21 @@ class Warm:
             await self._fork_ahead()
 
     async def _prepare(self) -> None:
-        """A new parent with all that is known; takes the old one's place when it is ready."""
+        """A new parent with all that is known; takes the old one's place when it is ready.
+
+        Beside the worker that gates, so that no save waits for its imports.
+        """
         names = self._learned.of(self._interpreter)
         self._fresh = 0
-        now = self._now.worker
-        fresh = now is not None and (self._now.prepared or differs(
-            self._envs.get(now.mark, {}), self._start().env))
-        worker = await self._new_worker() if fresh else await self._any_worker()
+        await self._any_worker()
+        worker = await self._new_worker()
         lower_priority(worker.child.pid)
         try:
             reply = await worker.request(
                 "prepare", {"preload": list(names), "framework": self._framework},
                 timeout=PREPARE_TIMEOUT)
         except BaseException:
-            if fresh:
-                await worker.close()
+            await worker.close()
             raise
         finally:
             restore_priority(worker.child.pid)
