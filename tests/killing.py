@@ -182,9 +182,10 @@ def await_all(project: Project, timeout: float = 90.0) -> None:
         there[:] = sorted(part for _, part in _parts(project))
         return there in (wanted, sorted([*wanted, "session"]))
 
-    with suppress(AssertionError):
+    try:
         eventually(all_there, timeout)
-    assert all_there(), there
+    except AssertionError as error:
+        raise AssertionError(f"there are {there}") from error
 
 
 class Walk:
