@@ -50,11 +50,13 @@ def test_it_is_the_owners_alone(store: BlobStore) -> None:
 def test_what_a_killed_process_was_putting_is_forgotten(tmp_path: Path) -> None:
     folder = tmp_path / "killed"
     BlobStore(str(folder))
-    gone = subprocess.Popen(["true"])
+    gone, unreaped = subprocess.Popen(["true"]), subprocess.Popen(["true"])
     gone.wait()
-    for pid in (gone.pid, os.getpid()):
+    os.waitid(os.P_PID, unreaped.pid, os.WEXITED | os.WNOWAIT)
+    for pid in (gone.pid, unreaped.pid, os.getpid()):
         (folder / "tmp" / f"{pid}.1").write_bytes(b"half")
     BlobStore(str(folder))
+    unreaped.wait()
     assert os.listdir(folder / "tmp") == [f"{os.getpid()}.1"]
 
 

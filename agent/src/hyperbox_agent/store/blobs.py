@@ -232,9 +232,20 @@ def forget_unfinished(folder: str) -> None:
     temporary = os.path.join(folder, "tmp")
     for name in os.listdir(temporary):
         pid = name.partition(".")[0]
-        if pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+        if pid.isdigit() and _is_gone(pid):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(temporary, name))
+
+
+def _is_gone(pid: str) -> bool:
+    """Whether there is no such process; one that only waits to be reaped has no program either."""
+    try:
+        os.readlink(f"/proc/{pid}/exe")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    except OSError:
+        return False  # another user's
+    return False
 
 
 def verified_pieces(fd: int, digest: bytes) -> Iterator[bytes]:
