@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from journey import HYPERBOX, Project, eventually
+from journey import HYPERBOX, Project, belonging, eventually
 
 
 def test_b37_exec_gives_a_real_terminal(tmp_path: Path) -> None:
@@ -66,3 +69,76 @@ def test_b37_a_closed_stdin_stops_and_spins_nothing(tmp_path: Path) -> None:
 def _cpu(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_b37_exec_carries_more_than_fits_on_the_way(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    with project.up():
+        raw = os.urandom(1 << 20) * 20
+        done = subprocess.run([*HYPERBOX, "exec", "-i", "--", "cat"], cwd=project.root,
+                              env=project.env, input=raw, capture_output=True, timeout=120)
+        assert done.stdout == raw
+
+
+def test_b37_what_exec_started_ends_with_it_and_at_down(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    with project.up() as up:
+        script = 'setsid -f sleep 777 >/dev/null 2>&1; sleep 0.2; echo left'
+        done = project.hb("exec", "--", "sh", "-c", script)
+        assert (done.returncode, done.stdout) == (0, "left\n")
+        assert not sleepers(project)
+        # A client that is killed while nobody reads what it sent.
+        with exec_of(project, "sleep", "777") as process:
+            assert process.stdin is not None
+            eventually(lambda: len(sleepers(project)) == 1)
+            fill(process.stdin.fileno())
+            process.kill()
+            eventually(lambda: not sleepers(project))
+        with exec_of(project, "sleep", "777") as process:
+            assert process.stdin is not None
+            eventually(lambda: len(sleepers(project)) == 1)
+            fill(process.stdin.fileno())
+            process.terminate()
+            assert process.wait(60) == 143
+        with exec_of(project, "sh", "-c", "setsid -f sleep 777; sleep 777") as process:
+            eventually(lambda: len(sleepers(project)) == 3)
+            up.process.kill()
+            eventually(lambda: not sleepers(project))
+
+
+def test_b37_what_exec_started_under_a_killed_agent_ends_at_down(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    with project.up(), exec_of(project, "sh", "-c", "setsid -f sleep 777; sleep 777"):
+        eventually(lambda: len(sleepers(project)) == 3)
+        for line in belonging(project):
+            if "hyperbox_agent serve" in line:
+                os.kill(int(line.split()[0]), signal.SIGKILL)
+
+
+@contextmanager
+def exec_of(project: Project, *argv: str) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([*HYPERBOX, "exec", "-i", "--", *argv], cwd=project.root,
+                          env=project.env, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        os.set_blocking(process.stdin.fileno(), False)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.stdin.close()
+
+
+def sleepers(project: Project) -> list[str]:
+    """What a test of ``exec`` started."""
+    return [line for line in belonging(project) if "sleep 777" in line and "exec -i" not in line]
+
+
+def fill(descriptor: int) -> None:
+    """Write until nothing has been taken for a while: everything on the way is full."""
+    since = time.monotonic()
+    while time.monotonic() - since < 0.5:
+        try:
+            os.write(descriptor, bytes(65536))
+            since = time.monotonic()
+        except BlockingIOError:
+            time.sleep(0.01)

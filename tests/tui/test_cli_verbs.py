@@ -16,6 +16,7 @@ import pytest
 from hyperbox_devcontainer.history import History
 from hyperbox_devcontainer.paths import find_project, history_file, project_home, session_socket
 
+PATIENCE = 30.0
 # The type of the fixture is in conftest.py, which tests can't import.
 Played = Any
 
@@ -258,6 +259,64 @@ def test_a_signal_reaches_the_command_of_exec(live: Played) -> None:
         process.terminate()
         assert process.wait(60) == 9
         assert process.stdout.read() == b"caught\n"
+
+
+def test_much_input_goes_through_a_command_that_answers_as_it_reads(live: Played) -> None:
+    data = bytes(range(256)) * 60_000
+    done = live.outside("exec", "-i", "--", "cat", stdin=data)
+    assert done.stdout == data
+
+
+def test_a_signal_does_not_wait_behind_input_that_nobody_reads(live: Played) -> None:
+    with subprocess.Popen([*live.argv(), "exec", "-i", "--", "sh", "-c", "echo on; exec sleep 99"],
+                          cwd=live.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          env=live.environ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline() == b"on\n"
+        os.set_blocking(process.stdin.fileno(), False)
+        fill(process.stdin.fileno())
+        process.terminate()
+        assert process.wait(PATIENCE) == 143
+
+
+def test_a_signal_does_not_wait_behind_output_that_nobody_reads(live: Played) -> None:
+    with subprocess.Popen([*live.argv(), "exec", "--", "sh", "-c", "echo $$; exec yes"],
+                          cwd=live.folder, stdout=subprocess.PIPE, env=live.environ) as process:
+        assert process.stdout is not None
+        command = int(process.stdout.readline())
+        time.sleep(0.5)  # all on the way is full by then; if not, this tests less, and passes
+        process.terminate()
+        deadline = time.monotonic() + PATIENCE
+        while os.path.exists(f"/proc/{command}"):
+            assert time.monotonic() < deadline, "it runs on"
+            time.sleep(0.02)
+        process.stdout.read()
+        assert process.wait(PATIENCE) == 143
+
+
+def test_a_client_that_is_killed_with_its_input_full_ends_its_command(live: Played) -> None:
+    with subprocess.Popen([*live.argv(), "exec", "-i", "--", "sh", "-c", "echo on; exec sleep 99"],
+                          cwd=live.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          env=live.environ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline() == b"on\n"
+        os.set_blocking(process.stdin.fileno(), False)
+        fill(process.stdin.fileno())
+        process.kill()
+        live.wait_asked(asked="exec closed")
+
+
+def fill(descriptor: int) -> None:
+    """Write until nothing has been taken for a while: everything on the way is full."""
+    full_since = time.monotonic()
+    while time.monotonic() - full_since < 0.5:
+        try:
+            os.write(descriptor, bytes(65536))
+            full_since = time.monotonic()
+        except BlockingIOError:
+            time.sleep(0.01)
 
 
 # history, config, doctor, help

@@ -54,16 +54,23 @@ class Channel:
             self._accepted = True
             self._accept(body or {})
 
-    async def receive(self) -> Data | Note | None:
-        """What comes next, None at the end. Raises LinkLostError or the other side's error."""
+    async def receive(self, *, owed: bool = False) -> Data | Note | None:
+        """What comes next, None at the end. Raises LinkLostError or the other side's error.
+
+        ``owed``: the other side may send more only when ``consumed`` says that bytes were used.
+        """
         self.accept()
-        item = await self.inlet.get()
+        item = await self.inlet.get(owed=owed)
         if item is None:
             return None
         kind, body = item
         if kind == kinds.NOTE:
             return Note(load_object(body, "note"))
         return Data(body, side=kind == kinds.SIDE)
+
+    def consumed(self, count: int) -> None:
+        """So many of the bytes that were received ``owed`` have been used."""
+        self.inlet.give_back(count)
 
     async def send(self, data: bytes, *, side: bool = False) -> None:
         """Return when ``data`` is on its way. Waits while the other side doesn't read."""

@@ -157,16 +157,27 @@ class Inlet:
             self._items.clear()
             self._wake()
 
-    def take(self) -> tuple[int, bytes] | None:
-        """The next frame as (kind, body) where one is there. Raises what ``fail`` said."""
+    def take(self, *, owed: bool = False) -> tuple[int, bytes] | None:
+        """The next frame as (kind, body) where one is there. Raises what ``fail`` said.
+
+        ``owed``: its bytes are not consumed yet; ``give_back`` says when they are. So the reader
+        may look at every note at once, and yet holds no more than a window.
+        """
         if self._error is not None:
             raise again(self._error)
-        return self._taken(*self._items.popleft()) if self._items else None
+        if not self._items:
+            return None
+        kind, body = self._items.popleft()
+        if kind == kinds.NOTE:
+            self._notes -= 1
+        elif not owed:
+            self.give_back(len(body))
+        return kind, body
 
-    async def get(self) -> tuple[int, bytes] | None:
-        """The next frame as (kind, body), None at the end. Raises what ``fail`` said."""
+    async def get(self, *, owed: bool = False) -> tuple[int, bytes] | None:
+        """The next frame as (kind, body), None at the end; see ``take``."""
         while not self.finished:
-            item = self.take()
+            item = self.take(owed=owed)
             if item is not None:
                 return item
             if self._waiter is not None:
@@ -183,17 +194,14 @@ class Inlet:
         """All of it has arrived and was read."""
         return self.ended and not self._items
 
-    def _taken(self, kind: int, body: bytes) -> tuple[int, bytes]:
-        if kind == kinds.NOTE:
-            self._notes -= 1
-            return kind, body
-        self._owed += len(body)
+    def give_back(self, count: int) -> None:
+        """So many bytes were consumed: the writer may send as many more."""
+        self._owed += count
         # Given back in quarters: a credit frame for each small piece would double the frames.
         if self._owed * 4 >= self._window and not self.ended:
             self._allowed += self._owed
             self._grant(self._owed)
             self._owed = 0
-        return kind, body
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -12,6 +12,7 @@ from hyperbox_devcontainer.verbs.errors import error_json
 from hyperbox_devcontainer.verbs.protocol import (
     FRAME_HEAD,
     MAX_FRAME,
+    STDIN_WINDOW,
     FrameKind,
     frame,
     parse_frame_head,
@@ -47,25 +48,52 @@ def _size(args: Mapping[str, Any], key: str, default: int) -> int:
 async def carry(channel: ByteChannel, reader: asyncio.StreamReader,
                 writer: asyncio.StreamWriter) -> None:
     """Carry bytes both ways until the command or the client has gone; then end the command."""
-    incoming = asyncio.ensure_future(_take(channel, reader))
+    stdin = _Stdin(channel, writer)
+    feeding = asyncio.ensure_future(stdin.run())
+    incoming = asyncio.ensure_future(_take(channel, reader, stdin))
     outgoing = asyncio.ensure_future(_give(channel, writer))
     try:
         await asyncio.wait((incoming, outgoing), return_when=asyncio.FIRST_COMPLETED)
         # The client's end alone (it closed or broke the protocol) ends the command, too.
     finally:
-        incoming.cancel()
-        if not outgoing.done():
-            outgoing.cancel()
-        await asyncio.gather(incoming, outgoing, return_exceptions=True)
+        for task in (feeding, incoming, outgoing):
+            task.cancel()
+        await asyncio.gather(feeding, incoming, outgoing, return_exceptions=True)
         await channel.close()
 
 
-async def _take(channel: ByteChannel, reader: asyncio.StreamReader) -> None:
+class _Stdin:
+    """Standard input on its way to a command that need not read it: at most a window of it waits,
+    and nothing waits behind it."""
+
+    def __init__(self, channel: ByteChannel, writer: asyncio.StreamWriter) -> None:
+        self._channel = channel
+        self._writer = writer
+        self._pieces: asyncio.Queue[bytes] = asyncio.Queue()
+        self._held = 0
+
+    def put(self, piece: bytes) -> None:
+        """Some of it; empty: its end. Raises VerbError when the client sends more than it may."""
+        self._held += len(piece)
+        if self._held > STDIN_WINDOW:
+            raise VerbError("more of standard input than may be sent at once")
+        self._pieces.put_nowait(piece)
+
+    async def run(self) -> None:
+        """Hand it on, piece by piece, and tell the client what was taken."""
+        while True:
+            piece = await self._pieces.get()
+            await self._channel.write(piece)
+            self._held -= len(piece)
+            self._writer.write(frame(FrameKind.TAKEN, json.dumps({"bytes": len(piece)}).encode()))
+
+
+async def _take(channel: ByteChannel, reader: asyncio.StreamReader, stdin: _Stdin) -> None:
     while True:
         kind, length = parse_frame_head(await reader.readexactly(FRAME_HEAD))
         payload = await reader.readexactly(length)
         if kind is FrameKind.STDIN:
-            await channel.write(payload)
+            stdin.put(payload)
         elif kind is FrameKind.SIZE:
             size = json.loads(payload)
             await channel.resize(_size(size, "rows", 24), _size(size, "columns", 80))

@@ -41,6 +41,9 @@ MAX_LINE = 4 * 1024 * 1024
 """Longest line that is read. A peer that sends more is not ours."""
 MAX_FRAME = 1024 * 1024
 FRAME_HEAD = 5
+STDIN_WINDOW = 256 * 1024
+"""Bytes of standard input that a client of ``exec`` may have sent without being told that they
+were taken: the session reads every frame at once, so a signal never waits behind them."""
 
 
 class FrameKind(IntEnum):
@@ -58,6 +61,8 @@ class FrameKind(IntEnum):
     """``{"status"}``, the last frame."""
     ERROR = 6
     """An error object, the last frame."""
+    TAKEN = 7
+    """``{"bytes"}``: so many more of standard input may be sent."""
 
 
 def encode(message: Mapping[str, Any]) -> bytes:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from collections import deque
 
 from hyperbox_devcontainer.errors import NoSessionError
 from hyperbox_devcontainer.verbs.errors import error_from_json
-from hyperbox_devcontainer.verbs.protocol import FRAME_HEAD, FrameKind, frame, parse_frame_head
+from hyperbox_devcontainer.verbs.protocol import (
+    FRAME_HEAD,
+    STDIN_WINDOW,
+    FrameKind,
+    frame,
+    parse_frame_head,
+)
 from hyperbox_tui.cli.exits import UsageError
 from hyperbox_tui.cli.project import project_of
 from hyperbox_tui.cli.reach import connect
@@ -22,6 +29,11 @@ if TYPE_CHECKING:
 
 START_SECONDS = 30.0
 PIECE = 65536
+HELD = 1024 * 1024
+"""Bytes of output that wait here for who reads us, before the session has to wait."""
+AT_ONCE = 4096
+"""A pipe that says it can be written takes so many without blocking (PIPE_BUF, pipe(7)). It stays a
+blocking one: it is shared with whoever gave it to us."""
 
 
 def run(args: Args, out: Output) -> int:
@@ -45,7 +57,10 @@ def run(args: Args, out: Output) -> int:
 
 
 class _Carrier:
-    """Carries bytes between the terminal and the socket until the command has ended."""
+    """Carries bytes between the terminal and the socket until the command has ended.
+
+    It waits at one place only, for all of it: a signal is passed on whoever does not read.
+    """
 
     def __init__(self, link: socket.socket, early: bytes, terminal: Terminal, *,
                  stdin: bool) -> None:
@@ -53,32 +68,59 @@ class _Carrier:
         self._buffer = bytearray(early)
         self._terminal = terminal
         self._stdin = stdin
-        self._status: int | None = None
+        self._allowed = STDIN_WINDOW
+        self._sending = bytearray()
+        self._output: deque[tuple[int, memoryview]] = deque()
+        self._held = 0
+        self._over = False
+        self._status = 1
+        self._error: Exception | None = None
 
     def run(self) -> int:
-        import select
+        self._link.setblocking(False)
         self._take_frames()
-        while self._status is None:
-            link = self._link.fileno()
-            ready, _, _ = select.select([link, self._terminal.wakeups, *((0,) * self._stdin)],
-                                        [], [])
-            if self._terminal.wakeups in ready:
-                self._tell_signals()
-            if 0 in ready:
-                self._send_stdin()
-            if link in ready:
-                self._receive()
+        while self._output or not self._over:
+            self._step()
+        if self._error is not None:
+            raise self._error
         return self._status
 
+    def _step(self) -> None:
+        import select
+        link, shown = self._link.fileno(), self._output[0][0] if self._output else -1
+        reads = [self._terminal.wakeups]
+        if not self._over and self._held < HELD:
+            reads.append(link)
+        if self._stdin and not self._over and self._allowed and not self._sending:
+            reads.append(0)
+        writes = [shown] * (shown >= 0) + [link] * bool(self._sending)
+        readable, writable, _ = select.select(reads, writes, [])
+        if self._terminal.wakeups in readable:
+            self._tell_signals()
+        if 0 in readable:
+            self._read_stdin()
+        if self._sending:
+            self._send()
+        if shown in writable:
+            self._show()
+        if link in readable:
+            self._receive()
+
     def _receive(self) -> None:
-        data = self._link.recv(PIECE)
+        try:
+            data = self._link.recv(PIECE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""  # reset: it was killed with something of ours unread
         if not data:
-            raise NoSessionError("the session ended while the command ran")
+            self._over, self._error = True, NoSessionError("the session ended while the command "
+                                                           "ran")
         self._buffer += data
         self._take_frames()
 
     def _take_frames(self) -> None:
-        while len(self._buffer) >= FRAME_HEAD:
+        while len(self._buffer) >= FRAME_HEAD and not self._over:
             kind, length = parse_frame_head(bytes(self._buffer[:FRAME_HEAD]))
             if len(self._buffer) < FRAME_HEAD + length:
                 return
@@ -87,41 +129,49 @@ class _Carrier:
             self._take(kind, payload)
 
     def _take(self, kind: FrameKind, payload: bytes) -> None:
-        if kind is FrameKind.STDOUT:
-            _write(1, payload)
-        elif kind is FrameKind.STDERR:
-            _write(2, payload)
+        if kind in (FrameKind.STDOUT, FrameKind.STDERR):
+            self._output.append((1 if kind is FrameKind.STDOUT else 2, memoryview(payload)))
+            self._held += len(payload)
+        elif kind is FrameKind.TAKEN:
+            self._allowed += int(json.loads(payload)["bytes"])
         elif kind is FrameKind.EXIT:
-            self._status = int(json.loads(payload)["status"]) & 0xFF
+            self._over, self._status = True, int(json.loads(payload)["status"]) & 0xFF
         elif kind is FrameKind.ERROR:
-            raise error_from_json(json.loads(payload))
+            self._over, self._error = True, error_from_json(json.loads(payload))
 
-    def _send_stdin(self) -> None:
+    def _show(self) -> None:
+        descriptor, data = self._output.popleft()
         try:
-            data = os.read(0, PIECE)
+            written = os.write(descriptor, data[:AT_ONCE])
+        except BlockingIOError:
+            written = 0  # whoever shares it with us made it so
+        self._held -= written
+        if written < len(data):
+            self._output.appendleft((descriptor, data[written:]))
+
+    def _read_stdin(self) -> None:
+        try:
+            data = os.read(0, min(PIECE, self._allowed))
         except OSError:
             data = b""  # a background job of a terminal, or a terminal that has gone: its end
         self._stdin = bool(data)
-        self._send(frame(FrameKind.STDIN, data))
+        self._allowed -= len(data)
+        self._sending += frame(FrameKind.STDIN, data)
 
     def _tell_signals(self) -> None:
         size, signals = self._terminal.happened()
         if size is not None:
-            self._send(frame(FrameKind.SIZE, json.dumps(
-                {"rows": size[0], "columns": size[1]}).encode()))
+            self._sending += frame(FrameKind.SIZE, json.dumps(
+                {"rows": size[0], "columns": size[1]}).encode())
         for number in signals:
-            self._send(frame(FrameKind.SIGNAL, json.dumps({"number": number}).encode()))
+            self._sending += frame(FrameKind.SIGNAL, json.dumps({"number": number}).encode())
 
-    def _send(self, data: bytes) -> None:
+    def _send(self) -> None:
         try:
-            self._link.sendall(data)
+            del self._sending[:self._link.send(self._sending)]
+        except BlockingIOError:
+            return
         except OSError:
-            self._stdin = False  # its end was reached first; the last frames are still read
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view):]
-
-
+            # Its end was reached first; the last frames are still read.
+            self._stdin = False
+            self._sending.clear()

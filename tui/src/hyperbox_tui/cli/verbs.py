@@ -70,7 +70,8 @@ VERBS = (
     Verb("exec", "run a command beside the program", ("CMD",),
          (Flag("--interactive", "-i", says="keep its standard input open"),
           Flag("--tty", "-t", says="give it a terminal")),
-         "The command's exit status is the verb's. `hyperbox exec -it -- bash` gives a shell."),
+         "The command's exit status is the verb's. What the command leaves running ends with "
+         "it. `hyperbox exec -it -- bash` gives a shell."),
     Verb("flush", "wait until every save made before is live or rolled back", ("PATH",),
          (Flag("--timeout", "", "SECONDS", "seconds", "when to give up (60)"), JSON),
          "Exit status 3 when the newest save was rolled back."),
