@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from journey import Project, Up
+from journey import Project, Up, eventually
 from killing import kill, pids
 
 
@@ -33,6 +33,11 @@ def holds(project: Project, up: Up, number: int, word: str, *, after: int) -> No
     target = project.target()
     assert (target["number"], target["held"], target["pending"]) == (number, number, 1)
     assert f"rolled back to #{number}: 1 file differs" in project.hb("status").stdout
+
+
+def built(project: Project) -> list[Path]:
+    """Trees of older generations that were built to run."""
+    return list(Path(project.env["XDG_STATE_HOME"]).glob("hyperbox/projects/*/trees/*"))
 
 
 def test_kills_do_not_undo_it_and_the_next_save_does(project: Project) -> None:
@@ -62,6 +67,10 @@ def test_kills_do_not_undo_it_and_the_next_save_does(project: Project) -> None:
 
         assert saved(project, up, "v4") > third
         assert project.target()["held"] is None
+        eventually(lambda: not built(project), message="what is over was not removed")
+        project.json("rollback", str(third))
+        assert len(built(project)) == (project.mode == "in-place")
         restarted = project.json("restart")
         assert project.generations()[0]["number"] == restarted["number"]
         assert project.generations()[0]["restart"] is True
+    assert not built(project)

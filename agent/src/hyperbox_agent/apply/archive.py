@@ -48,7 +48,7 @@ class Checkout:
 
 
 class Archive:
-    """The kept generations of ``source``. One user at a time."""
+    """The kept generations of ``source``. One user at a time, but for ``checkout``."""
 
     def __init__(self, home: str, source: str, *, ops: Ops | None = None, big: int = BIG) -> None:
         """Keep them below ``home`` (any filesystem). A damaged history is begun anew.
@@ -159,15 +159,19 @@ class Archive:
 
     # -- going back -----------------------------------------------------------------------------
 
-    def checkout(self, number: int, dest: str, links: Mapping[str, str]) -> Checkout:
+    def checkout(self, number: int, dest: str, links: Mapping[str, str],
+                 tree: Manifest | None = None) -> Checkout:
         """Build generation ``number`` at ``dest``, which must not exist; verified.
+
+        With ``tree``, its manifest, this may run in a thread while generations are recorded (but
+        not while contents are: ``record_some``, ``prune``).
 
         ``links`` (path in the tree → absolute path) are ignored entries that the program needs; one
         that the generation has itself is left out. Nothing is at ``dest`` after an error: raises
         MissingBlobsError naming the first file that can't be had, ApplyError, NoSpaceError.
         """
         begun = time.perf_counter()
-        tree = self._history.at(number)
+        tree = self._history.at(number) if tree is None else tree
         if os.path.lexists(dest):
             raise ApplyError(f"there is something at {dest} already", file=dest)
         building = dest.rstrip("/") + ".part"

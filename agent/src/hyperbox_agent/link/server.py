@@ -124,7 +124,7 @@ class AgentServer:
         """Where the content of a generation is now, before it is started again.
 
         A mirrored tree has it itself. In place the source may have been edited since, so the
-        session is asked; without one the source is all there is.
+        session is asked; without one, where it ran last is all there is. None: nowhere just now.
         """
         root = self.host.supervisor.root
         if self.host.mirrors or self._link is None:
@@ -132,9 +132,9 @@ class AgentServer:
         try:
             answer = await self._link.call("locate", {"number": number}, timeout=30.0)
         except AgentError:
-            return root
+            return None  # the source must not be started under an older one's number
         found = answer.body.get("root")
-        return found if isinstance(found, str) else root
+        return found if isinstance(found, str) else None
 
     # -- ops ----------------------------------------------------------------------------------
 

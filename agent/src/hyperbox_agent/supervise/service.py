@@ -268,7 +268,12 @@ class Service:
                 "pid": live.child.pid if live is not None else None,
                 "rung": live.identity.rung.word if live is not None else None,
                 "error": self.error.as_json() if self.error is not None else None,
-                "draining": self.draining}
+                "draining": self.draining, "roots": self._roots()}
+
+    def _roots(self) -> list[str]:
+        """Where instances run: first the one that answers, or that last did."""
+        others = {one.identity.root for one in self._instances.values()} - {self.root}
+        return [self.root, *sorted(others)]
 
     def save(self) -> None:
         """Write down what runs, for the next agent."""

@@ -9,13 +9,15 @@ import asyncio
 import contextlib
 import glob
 import os
+import re
 import shutil
-from collections.abc import Mapping
-from typing import Any
+from collections import deque
+from collections.abc import Awaitable, Collection, Iterable, Mapping
+from typing import Any, TypeVar
 
 from hyperbox_agent.apply.archive import Archive
 from hyperbox_agent.core.clock import Clock
-from hyperbox_agent.core.entries import Change, Entry
+from hyperbox_agent.core.entries import Change, Entry, Manifest
 from hyperbox_agent.core.plan import after, diff
 from hyperbox_agent.errors import AgentError, ApplyError
 from hyperbox_agent.link.connection import Link
@@ -36,15 +38,20 @@ files, and nothing after that."""
 MANY = 1000
 """Files whose copying leaves enough of unused memory to be worth a search for it."""
 
+LOOK_AGAIN = 2.0
+"""Seconds until it is asked again whether the last that runs from an older tree has ended."""
+STATUS_TIMEOUT = 10.0
+
+T = TypeVar("T")
+
 NEVER_LINKED = frozenset({".git", ".hg", ".svn", "__pycache__", ".mypy_cache", ".pytest_cache",
                           ".ruff_cache", ".hypothesis", ".tox", ".nox"})
 
 
 def forget_unfinished(state_dir: str) -> None:
     """Remove what a killed session had begun to archive, or to build for going back."""
-    trees = glob.glob(os.path.join(glob.escape(os.path.join(state_dir, TREES)), "*"))
-    for path in trees:
-        if not os.path.basename(path).isdigit():
+    for path in _built(state_dir):
+        if not _WHOLE.fullmatch(os.path.basename(path)):
             shutil.rmtree(path, ignore_errors=True)
     archive = os.path.join(state_dir, ARCHIVE)
     for path in glob.glob(os.path.join(glob.escape(archive), "*.new")):
@@ -52,6 +59,19 @@ def forget_unfinished(state_dir: str) -> None:
             os.unlink(path)
     with contextlib.suppress(OSError):
         blobs.forget_unfinished(os.path.join(archive, "store"))
+
+
+_WHOLE = re.compile(r"[0-9]+(-[0-9]+)?")
+
+
+def forget_built(state_dir: str) -> None:
+    """Remove the older generations that were built to run: nothing runs any more."""
+    for path in _built(state_dir):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _built(state_dir: str) -> list[str]:
+    return glob.glob(os.path.join(glob.escape(os.path.join(state_dir, TREES)), "*"))
 
 
 class ArchiveBase:
@@ -67,6 +87,13 @@ class ArchiveBase:
         """What is live, or is being started, where the newest generation here is another."""
         self._more = asyncio.Event()
         self._more.set()
+        self._turn = asyncio.Lock()
+        """Contents are copied, pruned or built from by one at a time."""
+        self._link: Link | None = None
+        self._litter = asyncio.Event()
+        """Trees may stand there from which nothing runs any more."""
+        self._starting: deque[str] = deque(maxlen=2)
+        """Trees that were built for what is being started: nothing runs from them yet."""
 
     def number(self) -> int:
         """See Base."""
@@ -78,6 +105,8 @@ class ArchiveBase:
             return {"root": await self.locate(int(request.body["number"]))}
 
         link.handle("locate", locate)
+        self._link = link
+        self._litter.set()
 
     def converge(self, ready: Configured, source: Source) -> tuple[Change, ...] | None:
         """See Base. A running generation that isn't kept here is replaced by a first start."""
@@ -100,6 +129,8 @@ class ArchiveBase:
         else:
             self._archive.begin(number, after(live, changes))
         self._more.set()
+        self._starting.clear()
+        self._litter.set()
 
     async def kept(self) -> list[int]:
         """See Base."""
@@ -107,66 +138,138 @@ class ArchiveBase:
 
     async def prepare_rollback(self, number: int) -> Mapping[str, Any]:
         """Build the older generation. Raises ApplyError where it can't be had whole."""
-        return {"root": await asyncio.to_thread(self._build, number)}
+        return {"root": await self._build(number)}
 
     async def locate(self, number: int) -> str | None:
-        """A tree with the content of ``number``: the source while it is that, else one is built."""
+        """A tree with the content of ``number``: the source while it is that, else one is built.
+
+        None: it can't be had just now.
+        """
         if number not in self._archive.generations():
-            return None
+            # There was no room to keep it, or the word that it is live is still on its way here.
+            return None if self._source.pending else self._options.root
         if not diff(self._archive.manifest(number), self._source.tree.manifest):
             return self._options.root
         try:
-            return await asyncio.to_thread(self._build, number)
+            return await self._build(number)
         except AgentError:
             return None
 
-    def _build(self, number: int) -> str:
-        dest = os.path.join(self._trees, str(number))
-        if os.path.isdir(dest):
-            # It may have been run, and written to, since it was built.
-            aside = f"{dest}.old-{os.getpid()}"
-            os.rename(dest, aside)
-            shutil.rmtree(aside, ignore_errors=True)
-        self._archive.checkout(number, dest, self._ignored_entries())
+    async def _build(self, number: int) -> str:
+        """Build it under a name of its own: from an older tree of it something may still run."""
+        async with self._turn:
+            tree = self._archive.manifest(number)
+            ours, folders = frozenset(self._source.tree.manifest), tuple(self._source.tree.dirs())
+            dest = self._fresh(number)
+            self._starting.append(dest)
+            await _whole(asyncio.to_thread(self._check_out, number, dest, tree, ours, folders))
+        self._litter.set()
         return dest
 
-    def _ignored_entries(self) -> dict[str, str]:
-        """What lies in the source and isn't ours to keep, but what a program needs: ``.env``,
-        environments, databases."""
-        manifest = self._source.tree.manifest
-        links: dict[str, str] = {}
-        for folder in self._source.tree.dirs():
-            absolute = os.path.join(self._options.root, folder)
-            if os.path.isabs(folder) or not os.path.isdir(absolute):
-                continue
-            for name in os.listdir(absolute):
-                path = f"{folder}/{name}" if folder else name
-                if path not in manifest and name not in NEVER_LINKED:
-                    links[path] = os.path.join(absolute, name)
-        return links
+    def _check_out(self, number: int, dest: str, tree: Manifest, ours: Collection[str],
+                   folders: Iterable[str]) -> None:
+        links = ignored_entries(self._options.root, ours, folders)
+        self._archive.checkout(number, dest, links, tree)
+
+    def _fresh(self, number: int) -> str:
+        serial = 1
+        while os.path.lexists(dest := os.path.join(self._trees, f"{number}-{serial}")):
+            serial += 1
+        return dest
 
     async def rolled_back(self, number: int, source: Source) -> list[str]:
         """See Base."""
         self._live = dict(self._archive.manifest(number))
         changes = diff(self._live, source.tree.manifest)
         source.rebase(changes)
+        self._litter.set()
         return [change.path for change in changes]
 
     async def run(self) -> None:
-        """Copy what is not archived yet, a little at a time."""
+        """Copy what is not archived yet, a little at a time; remove what was built and is over."""
+        await asyncio.gather(self._copy_all(), self._tidy_all())
+
+    async def _copy_all(self) -> None:
         while True:
             await self._more.wait()
             self._more.clear()
             many = self._archive.pending > MANY
             try:
-                while self._archive.record_some(self._source.tree.read, SLICE):
+                while await self._copy_some():
                     await self._clock.sleep(REST)
-                self._archive.prune(self._options.keep)
+                async with self._turn:
+                    self._archive.prune(self._options.keep)
                 if many:
                     give_back_memory()
             except ApplyError:
                 # No room for a way back; going forward needs none. The next generation tries anew.
                 continue
 
+    async def _copy_some(self) -> int:
+        async with self._turn:
+            return self._archive.record_some(self._source.tree.read, SLICE)
+
+    async def _tidy_all(self) -> None:
+        while True:
+            await self._litter.wait()
+            self._litter.clear()
+            while await self.tidy():
+                await self._clock.sleep(LOOK_AGAIN)
+
+    async def tidy(self) -> bool:
+        """Remove the trees from which nothing runs; whether more will be so in a moment."""
+        if self._link is None or not _built(self._options.state_dir):
+            return False
+        try:
+            answer = await self._link.call("status", {}, timeout=STATUS_TIMEOUT)
+        except AgentError:
+            return False  # the next link brings us back here
+        roots = answer.body.get("roots")
+        if not isinstance(roots, list) or not roots:
+            return False
+        async with self._turn:
+            built = set(_built(self._options.state_dir))
+            over = built.difference(roots, self._starting)
+            await _whole(asyncio.to_thread(_remove_all, over))
+        return not built.isdisjoint(roots[1:])
+
+    async def ended(self) -> None:
+        """See Base."""
+        await asyncio.to_thread(forget_built, self._options.state_dir)
+
     def close(self) -> None:
         """What is archived stays."""
+
+
+def ignored_entries(root: str, ours: Collection[str], folders: Iterable[str]) -> dict[str, str]:
+    """What lies in the ``folders`` of the source and isn't ours to keep, but what a program needs:
+    ``.env``, environments, databases. Path in the tree → absolute path."""
+    links: dict[str, str] = {}
+    for folder in folders:
+        if os.path.isabs(folder):
+            continue
+        absolute = os.path.join(root, folder)
+        try:
+            names = os.listdir(absolute)
+        except OSError:
+            continue  # it is gone, or closed to us: so are its entries
+        for name in names:
+            path = f"{folder}/{name}" if folder else name
+            if path not in ours and name not in NEVER_LINKED:
+                links[path] = os.path.join(absolute, name)
+    return links
+
+
+async def _whole(work: Awaitable[T]) -> T:
+    """Finish ``work`` even where we are cancelled: a thread can't be, and it has our turn."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
+def _remove_all(trees: Iterable[str]) -> None:
+    for tree in trees:
+        shutil.rmtree(tree, ignore_errors=True)

@@ -52,6 +52,10 @@ class Base(Protocol):
         """Work in the background, until cancelled."""
         ...
 
+    async def ended(self) -> None:
+        """Nothing runs there any more."""
+        ...
+
     def close(self) -> None:
         """Keep what must be kept."""
         ...
@@ -115,6 +119,9 @@ class MirrorBase:
     async def run(self) -> None:
         """Nothing to do."""
         await asyncio.Event().wait()
+
+    async def ended(self) -> None:
+        """What the target built, the target removes."""
 
     def close(self) -> None:
         """The target keeps its own record."""

@@ -27,7 +27,11 @@ from hyperbox_devcontainer.paths import (
     session_socket,
     target_home,
 )
-from hyperbox_devcontainer.session.archived import ArchiveBase, forget_unfinished
+from hyperbox_devcontainer.session.archived import (
+    ArchiveBase,
+    forget_built,
+    forget_unfinished,
+)
 from hyperbox_devcontainer.session.base import Base, MirrorBase
 from hyperbox_devcontainer.session.connect import (
     Connector,
@@ -140,9 +144,9 @@ def down(project: Project, *, timeout: float) -> bool:
     forget_unfinished(state)
     forget_held(state)
     homes = [home for home in _homes(os.path.join(state, HOMES)) if _may_live(home)]
-    if not homes:
-        return False
-    return asyncio.run(_down_all(project, homes, timeout))
+    ended = bool(homes) and asyncio.run(_down_all(project, homes, timeout))
+    forget_built(state)
+    return ended
 
 
 def _may_live(home: str) -> bool:

@@ -170,6 +170,7 @@ class Session:
         await self._connection.stop(fast=fast, timeout=STOP_TIMEOUT)
         self._held.over()
         await self._leave()
+        await self._base.ended()
         if self.view.state is not State.DOWN:
             self._state(State.DOWN, None)
 
