@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
@@ -19,10 +20,13 @@ from hyperbox_agent.clock import SystemClock
 from hyperbox_agent.core.entries import Change
 from hyperbox_agent.core.generation import Verdict
 from hyperbox_agent.core.ignore import IgnoreOptions
+from hyperbox_agent.core.text import program_line, safe_line, safe_text
 from hyperbox_agent.errors import AgentError
 from hyperbox_agent.home import own_folder
+from hyperbox_agent.link.only import OnlyAgent
 from hyperbox_agent.supervise.host import Host, HostConfig
 from hyperbox_agent.supervise.pipeline import Flight, Pipeline, Shipped, timings
+from hyperbox_agent.supervise.process import become_subreaper
 from hyperbox_agent.watch.choose import choose_watcher
 from hyperbox_agent.watch.gitlock import GitLock
 from hyperbox_agent.watch.source import Batch, Source
@@ -87,7 +91,8 @@ class LocalAgent:
 
 
 class Speaker:
-    """Tells what happens: the program's lines as they are, our own on standard error."""
+    """Tells what happens: the program's lines, our own on standard error. Nothing of either acts on
+    a terminal but the program's colours, and as JSON it is ASCII."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._json = as_json
@@ -98,8 +103,8 @@ class Speaker:
             if event.get("event") != "phase":
                 self._line(json.dumps(event))
         elif event.get("event") == "log":
-            self._line(str(event.get("text", "")),
-                       sys.stderr if event.get("stream") == "stderr" else sys.stdout)
+            stream = sys.stderr if event.get("stream") == "stderr" else sys.stdout
+            self._line(program_line(str(event.get("text", "")), colour=stream.isatty()), stream)
         elif event.get("event") == "state":
             url = f" {event['url']}" if event.get("url") else ""
             self._say(f"{event.get('state')} #{event.get('number')}{url}")
@@ -138,7 +143,7 @@ class Speaker:
         if self._json:
             self._line(json.dumps({"event": "note", "text": text}))
         else:
-            self._line(f"hyperbox: {text}", sys.stderr)
+            self._line(f"hyperbox: {safe_line(text)}", sys.stderr)
 
     def _line(self, text: str, stream: TextIO | None = None) -> None:
         stream = stream or sys.stdout
@@ -146,11 +151,10 @@ class Speaker:
         stream.flush()
 
 
-async def _run(arguments: RunArguments) -> int:
-    root = os.path.realpath(arguments.folder)
+async def _run(arguments: RunArguments, root: str, home: str) -> int:
+    become_subreaper()
     clock = SystemClock()
     speaker = Speaker(as_json=arguments.json)
-    home = own_folder(root)
     tree = SourceTree(root, options=IgnoreOptions(), cache_file=os.path.join(home, "scan"))
     source = Source(tree, lambda sink: choose_watcher(root, sink), clock, lock=GitLock(root))
 
@@ -176,13 +180,22 @@ async def _run(arguments: RunArguments) -> int:
         await host.configure(HostConfig("alone", os.path.basename(root), "in-place", root, app))
         pipeline.attach(LocalAgent(host))
         pipeline.start(())
-        running = asyncio.ensure_future(pipeline.run())
-        await stopped.wait()
-        running.cancel()
+        await _until(stopped, asyncio.ensure_future(pipeline.run()))
         return 0
     finally:
         await host.stop()
         source.close()
+
+
+async def _until(stopped: asyncio.Event, running: asyncio.Future[None]) -> None:
+    """Return when it was asked to stop. Raises what ``running`` ends with: without it nothing
+    would ever be reloaded again."""
+    stopping = asyncio.ensure_future(stopped.wait())
+    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if running.done():
+        running.result()
+    running.cancel()
 
 
 def main(words: Sequence[str]) -> int:
@@ -190,15 +203,31 @@ def main(words: Sequence[str]) -> int:
     try:
         arguments = parse(words)
     except ValueError as error:
-        sys.stderr.write(f"hyperbox-agent: {error}\n")
-        return 2
+        return _wrong(str(error))
     if not os.path.isdir(arguments.folder):
-        sys.stderr.write(f"hyperbox-agent: {arguments.folder} is not a folder\n")
-        return 2
+        return _wrong(f"{arguments.folder} is not a folder")
     try:
-        return asyncio.run(_run(arguments))
+        return _alone(arguments)
     except AgentError as error:
         where = f" ({error.file})" if error.file else ""
-        hint = f"\n  {error.hint}" if error.hint else ""
-        sys.stderr.write(f"hyperbox-agent: {error.message}{where}{hint}\n")
+        hint = f"\n  {safe_line(error.hint)}" if error.hint else ""
+        sys.stderr.write(f"hyperbox-agent: {safe_line(error.message + where)}{hint}\n")
         return 1
+    except Exception:  # noqa: BLE001 - the edge: a name in it must not act on the terminal either
+        sys.stderr.write(safe_text(traceback.format_exc()))
+        return 1
+
+
+def _alone(arguments: RunArguments) -> int:
+    root = os.path.realpath(arguments.folder)
+    home = own_folder(root)
+    only = OnlyAgent(home, hint=f"end the hyperbox-agent that runs {root} first")
+    try:
+        return asyncio.run(_run(arguments, root, home))
+    finally:
+        only.close()
+
+
+def _wrong(message: str) -> int:
+    sys.stderr.write(f"hyperbox-agent: {safe_line(message)}\n")
+    return 2

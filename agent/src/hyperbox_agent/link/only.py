@@ -14,11 +14,11 @@ from hyperbox_agent.home import LOCK, run_folder
 class OnlyAgent:
     """The right to be the agent of a home, and its run folder."""
 
-    def __init__(self, home: str) -> None:
-        """Raises AgentError where another agent has it."""
+    def __init__(self, home: str, *, hint: str = "hyperbox down") -> None:
+        """Raises AgentError with ``hint`` where another agent has it."""
         while True:
             self.run = run_folder(home)
-            self._fd = _locked(self.run)
+            self._fd = _locked(self.run, hint)
             if self._fd >= 0:
                 break
         self._inside = self.run == os.path.join(home, "run")
@@ -32,7 +32,7 @@ class OnlyAgent:
         os.close(self._fd)
 
 
-def _locked(run: str) -> int:
+def _locked(run: str, hint: str) -> int:
     """The lock's descriptor; -1: its last owner removed it between our open and our lock."""
     path = os.path.join(run, LOCK)
     try:
@@ -44,7 +44,7 @@ def _locked(run: str) -> int:
     except OSError as error:
         os.close(fd)
         raise AgentError("another agent already runs for this home", file=run,
-                         hint="hyperbox down") from error
+                         hint=hint) from error
     if os.fstat(fd).st_nlink:
         return fd
     os.close(fd)

@@ -13,11 +13,14 @@ from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.core.ignore import IgnoreOptions
 from hyperbox_agent.errors import AgentError, LinkLostError, LinkTimeoutError
 from hyperbox_agent.home import find_run_folder
+from hyperbox_agent.supervise.family import end, marked
+from hyperbox_agent.supervise.mend import mark_of
 from hyperbox_agent.watch.choose import choose_watcher
 from hyperbox_agent.watch.gitlock import GitLock
 from hyperbox_agent.watch.source import Source
 from hyperbox_agent.watch.tree import SourceTree
 from hyperbox_devcontainer.config import Config
+from hyperbox_devcontainer.errors import TargetTimeoutError, WorkstationError
 from hyperbox_devcontainer.history import History
 from hyperbox_devcontainer.paths import (
     Project,
@@ -36,6 +39,7 @@ from hyperbox_devcontainer.session.base import Base, MirrorBase
 from hyperbox_devcontainer.session.connect import (
     Connector,
     ProcessConnector,
+    kill_agent,
     make_connector,
     reach_hard,
 )
@@ -117,6 +121,8 @@ def make_source(options: SessionOptions, clock: Clock) -> Source:
 
 
 HOMES = "homes"
+HARD_SECONDS = 15.0
+"""What ending by force may take: the start of an agent on a busy machine, twice."""
 
 
 def _remember_home(options: SessionOptions) -> None:
@@ -156,19 +162,42 @@ def _may_live(home: str) -> bool:
 
 
 async def _down_all(project: Project, homes: list[str], timeout: float) -> bool:
+    """Each home within ``timeout``, and by force where that is over. Raises the first error, when
+    all the others have been brought down."""
     ended = False
-    wrong: AgentError | None = None
+    wrong: Exception | None = None
     for home in homes:
         try:
-            ended = await asyncio.wait_for(_down(project, home), timeout) or ended
-        except AgentError as error:
-            wrong = wrong or error  # the other homes are brought down all the same
+            ended = await _down_within(project, home, timeout) or ended
+        except (AgentError, WorkstationError, OSError) as error:
+            wrong = wrong or error
     if wrong is not None:
         raise wrong
     return ended
 
 
-async def _down(project: Project, home: str) -> bool:
+async def _down_within(project: Project, home: str, timeout: float) -> bool:
+    try:
+        return await asyncio.wait_for(_down(project, home), timeout)
+    except (TimeoutError, LinkTimeoutError, TargetTimeoutError):
+        pass
+    try:
+        return await asyncio.wait_for(_down_hard(project, home), HARD_SECONDS)
+    except (TimeoutError, LinkTimeoutError, TargetTimeoutError) as error:
+        raise WorkstationError(
+            f"what runs for {home} did not end within {timeout:g} s, nor by force", file=home,
+            hint=f"look at it: grep -l {mark_of(home)} /proc/[0-9]*/environ") from error
+
+
+async def _down_hard(project: Project, home: str) -> bool:
+    """End what did not end in time: no grace for anything, then what is left is cleared away."""
+    await asyncio.to_thread(kill_agent, home)
+    await end(lambda: marked(f"{mark_of(home)}-", frozenset()), 0.0, SystemClock())
+    await _down(project, home, fast=True)
+    return True
+
+
+async def _down(project: Project, home: str, *, fast: bool = False) -> bool:
     options = SessionOptions(project=project.name, root=project.root, target="process",
                              kind="process", mode="in-place", home=home, tree=project.root,
                              state_dir="")
@@ -177,7 +206,7 @@ async def _down(project: Project, home: str) -> bool:
     if link is None:
         return False
     try:
-        answer = await link.call("stop", {"leftovers": True}, timeout=None)
+        answer = await link.call("stop", {"leftovers": True, "fast": fast}, timeout=None)
         return bool(answer.body.get("ended", True))
     except (LinkLostError, LinkTimeoutError):
         return True  # the agent ended before its answer was out
