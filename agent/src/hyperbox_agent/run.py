@@ -191,7 +191,8 @@ async def _until(stopped: asyncio.Event, running: asyncio.Future[None]) -> None:
     """Return when it was asked to stop. Raises what ``running`` ends with: without it nothing
     would ever be reloaded again."""
     stopping = asyncio.ensure_future(stopped.wait())
-    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    either: set[asyncio.Future[Any]] = {running, stopping}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     if running.done():
         running.result()
