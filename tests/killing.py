@@ -49,6 +49,7 @@ class H(http.server.BaseHTTPRequestHandler):
             time.sleep(0.05)
         body = V if len(tree()) == 1 else V + " in a mixed tree"
         if self.path == "/slow":
+            print("begun", flush=True)
             time.sleep(1.0)
         print("answered", flush=True)
         self.send_response(200); self.send_header("Content-Length", str(len(body)))
