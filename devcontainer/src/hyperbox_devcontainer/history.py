@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 KEEP = 10_000
+PRUNE_EVERY = 500
+"""Rows between two looks at whether there are more than KEEP."""
 BUSY_MS = 2_000
 _SIDE_FILES = ("", "-wal", "-shm")
 _CREATE = """
@@ -57,7 +59,7 @@ class History:
             return _prepared(self.path)
 
     def append(self, event: Mapping[str, Any]) -> None:
-        """Keep a generation event."""
+        """Keep a generation event; now and then the oldest are dropped."""
         row = (str(event.get("target", "")), int(event["number"]), str(event["verdict"]),
                json.dumps(event, separators=(",", ":")))
         try:
@@ -72,8 +74,10 @@ class History:
             self._insert(row)
 
     def _insert(self, row: tuple[str, int, str, str]) -> None:
-        self._db.execute("INSERT INTO generations (target, number, verdict, event) "
-                         "VALUES (?, ?, ?, ?)", row)
+        done = self._db.execute("INSERT INTO generations (target, number, verdict, event) "
+                                "VALUES (?, ?, ?, ?)", row)
+        if (done.lastrowid or 0) % PRUNE_EVERY == 0:
+            self.prune()
 
     def latest(self, limit: int, target: str | None = None) -> list[dict[str, Any]]:
         """The last generations, newest first."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import hyperbox_devcontainer.history
 from hyperbox_devcontainer.errors import HistoryError
 from hyperbox_devcontainer.history import History, read_history
 
@@ -148,3 +149,14 @@ def test_a_link_in_the_files_place_is_not_followed(path: str, tmp_path: Path) ->
     with pytest.raises((HistoryError, OSError)):
         History(path)
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_the_oldest_go_by_themselves(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hyperbox_devcontainer.history, "PRUNE_EVERY", 10)
+    monkeypatch.setattr(History.prune, "__defaults__", (20,))
+    history = History(path)
+    for number in range(1, 101):
+        history.append(event(number))
+    assert [one["number"] for one in history.latest(1000)] == list(range(100, 80, -1))
+    assert history.last_number() == 100
+    history.close()

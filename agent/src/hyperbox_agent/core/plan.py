@@ -146,6 +146,11 @@ def validate_pulled(changes: Sequence[Change], base: Manifest, *, folding: Foldi
     validate(changes, base, folding=folding)
 
 
+def is_inside(path: str) -> bool:
+    """Whether ``path`` is one that ``validate`` takes: below the root, and not git's."""
+    return _REFUSED.search(path) is None
+
+
 def _refuse_name(path: str) -> None:
     refused = _REFUSED.search(path)
     if refused is None:

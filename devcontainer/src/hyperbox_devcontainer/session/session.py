@@ -15,11 +15,12 @@ from hyperbox_agent.supervise.pipeline import Flight, Pipeline, Shipped, timings
 from hyperbox_agent.watch.source import Batch, Source
 from hyperbox_devcontainer.errors import HostileTargetError, WorkstationError
 from hyperbox_devcontainer.history import History
-from hyperbox_devcontainer.session import events
+from hyperbox_devcontainer.session import events, told
 from hyperbox_devcontainer.session.base import Base
 from hyperbox_devcontainer.session.connection import Connection
 from hyperbox_devcontainer.session.execution import RemoteCommand
 from hyperbox_devcontainer.session.held import Held
+from hyperbox_devcontainer.session.missing import Missing
 from hyperbox_devcontainer.session.options import SessionOptions
 from hyperbox_devcontainer.session.pulling import Pulling
 from hyperbox_devcontainer.session.view import TargetView
@@ -59,6 +60,7 @@ class Session:
                                 self._pulled) if rules else None
         self._live: int | None = None
         self._held = Held(options.state_dir, options.target)
+        self._missing = Missing(source.tree, options.target, self.problem)
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -79,11 +81,11 @@ class Session:
     async def _connect(self) -> None:
         agent, ready = await self._connection.open(
             self._source, self._base, self._on_agent_event, self._begin, self._pulling)
-        detection = ready.facts.get("detection", {})
-        self.view.notes = [str(note) for note in detection.get("notes", [])]
+        detection = told.detection(ready.facts)
+        self.view.notes = list(detection.get("notes", ()))
         if detection:
-            self._tell({"event": "detection", "project": self.options.project,
-                        "target": self.options.target, **detection})
+            self._tell({**detection, "event": "detection", "project": self.options.project,
+                        "target": self.options.target})
         await self._begin(ready)
         self._pipeline.attach(agent)
 
@@ -265,6 +267,9 @@ class Session:
         self._connection.report(error)
 
     def _report_problems(self) -> None:
+        if self._history.moved_aside is not None:
+            self.problem("the history was damaged and is begun anew; what it was is kept",
+                         self._history.moved_aside, None)
         for problem in self._source.tree.problems.values():
             self.problem(problem.message, problem.path, problem.hint or None)
         watcher = self._source.watcher
@@ -274,23 +279,30 @@ class Session:
     # -- events -------------------------------------------------------------------------------
 
     def _on_agent_event(self, event: Mapping[str, Any]) -> None:
-        kind = event.get("event")
+        taken = told.taken(event)
+        if taken is None:
+            return
+        kind = taken["event"]
+        mirrored = self.options.mode == "mirror"
         if kind == "log":
-            self._tell(events.log_event(self.options.project, self.options.target, event))
+            self._tell(events.log_event(self.options.project, self.options.target, taken))
         elif kind == "written":
             if self._pulling is not None:
                 self._pulling.wake()
         elif kind == "wrote":
             # A mirrored target's program writes its own tree: what changes here is a save.
-            if self.options.mode != "mirror":
-                self._source.own(event.get("paths", ()))
+            if not mirrored:
+                self._source.own(taken.get("paths", ()))
+        elif kind == "missing":
+            if mirrored:
+                self._missing.opened(taken["path"])
         elif kind == "state":
-            self._live = event.get("number") if event.get("state") == "live" else self._live
-            self.view.url = event.get("url") or self.view.url
-            self.view.pid = event.get("pid")
-            self._state(State(event["state"]), event.get("number"))
+            self._live = taken.get("number") if taken["state"] == "live" else self._live
+            self.view.url = taken.get("url") or self.view.url
+            self.view.pid = taken.get("pid")
+            self._state(State(taken["state"]), taken.get("number"))
         else:
-            self._tell({**event, "project": self.options.project,
+            self._tell({**taken, "project": self.options.project,
                         "target": self.options.target})
 
     def _pulled(self, paths: Sequence[str]) -> None:
