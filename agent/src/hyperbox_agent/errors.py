@@ -37,6 +37,10 @@ class ApplyError(AgentError):
     """A batch can't be applied; nothing in the tree was changed."""
 
 
+class TreeInUseError(ApplyError):
+    """Another agent has the tree."""
+
+
 class BaseChangedError(AgentError):
     """A batch is against another generation than the target's tree holds: learn anew what is there.
 

@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from enum import Enum
 
-from hyperbox_agent.errors import ApplyError
+from hyperbox_agent.errors import ApplyError, TreeInUseError
 from hyperbox_agent.store.ops import Ops
 
 LOCK_WAIT = 1.0
@@ -106,15 +106,15 @@ def prepare(root: str, home: str) -> None:
 
 
 def lock(home: str) -> int:
-    """The descriptor that holds ``home`` for us. Raises ApplyError when another process has it."""
+    """The descriptor that holds ``home`` for us. Raises TreeInUseError where another has it."""
     fd = os.open(os.path.join(home, "lock"), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     # After the death of an agent another process finishes its batch, which is a matter of moments.
     deadline = time.monotonic() + LOCK_WAIT
     while not _try_lock(fd):
         if time.monotonic() >= deadline:
             os.close(fd)
-            raise ApplyError(f"another agent is using {home}", file=home,
-                             hint="stop it first, or give this one a home of its own")
+            raise TreeInUseError(f"another agent is using {home}", file=home,
+                                 hint="stop it first, or give this one a home of its own")
         time.sleep(0.005)
     return fd
 

@@ -12,7 +12,7 @@ import signal
 import time
 
 from hyperbox_agent.apply.tree import Tree
-from hyperbox_agent.errors import AgentError
+from hyperbox_agent.errors import AgentError, TreeInUseError
 from hyperbox_agent.supervise import procfs
 from hyperbox_agent.supervise.family import marked
 from hyperbox_agent.supervise.learned import read_json
@@ -49,6 +49,8 @@ def _finish_batch(home: str) -> None:
             tree.recover()
         finally:
             tree.close()
+    except TreeInUseError:
+        return
     except AgentError as error:
         os.write(2, f"{time.strftime('%F %T')} mending {home}: {error.message}\n".encode())
 
