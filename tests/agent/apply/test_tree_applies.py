@@ -29,7 +29,7 @@ from trees import (
 from hyperbox_agent.apply import Applied, Outcome, Staged, Tree, TreeState
 from hyperbox_agent.core.entries import Change, Entry, Kind
 from hyperbox_agent.core.plan import diff
-from hyperbox_agent.errors import ApplyError, MissingBlobsError, StoreError
+from hyperbox_agent.errors import ApplyError, MissingBlobsError, PortError, StoreError
 from hyperbox_agent.store.ops import Ops
 from hyperbox_agent.store.pruning import Keep
 
@@ -449,3 +449,24 @@ def test_what_an_unknown_tree_holds_already_is_not_sent(tmp_path: Path) -> None:
         applied = tree.apply(tree.stage(1, changes, {}))
         assert applied.kept == ()
         assert same_tree(look(tree.root), whole(OLD))
+
+
+def test_a_program_that_can_not_be_stopped_for_it_leaves_no_stage(tmp_path: Path) -> None:
+    @contextmanager
+    def refuses() -> Iterator[None]:
+        raise PortError("the port holder is gone")
+        yield
+
+    with opened(tmp_path) as tree:
+        tree.commit(bring(tree, 1, OLD))
+        changes = diff(tree.manifest(), manifest_of(NEW))
+        staged = tree.stage(2, changes, blobs_of(NEW))
+        with pytest.raises(PortError, match="holder is gone"):
+            tree.apply(staged, freeze=refuses)
+        assert same_tree(look(tree.root), whole(OLD))
+        assert not os.listdir(os.path.join(tree.home, "stage"))
+        assert not os.listdir(os.path.join(tree.home, "trash"))
+        # Its contents are here for its next try.
+        assert not tree.missing(changes)
+        tree.commit(bring(tree, 2, NEW))
+        assert same_tree(look(tree.root), whole(NEW))

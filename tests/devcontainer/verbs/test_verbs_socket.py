@@ -122,14 +122,37 @@ async def test_errors_arrive_with_their_fields(served: Served) -> None:
     ("rollback", {"number": -1}), ("rollback", {"number": True}), ("flush", {"timeout": "long"}),
     ("flush", {"timeout": -1}), ("flush", {"timeout": 1e999}), ("restart", {"rung": 3}),
     ("history", {"limit": 0}), ("exec", {}), ("exec", {"argv": []}), ("exec", {"argv": [1]}),
-    ("exec", {"argv": ["a"], "env": 3}),
+    ("exec", {"argv": ["a"], "env": 3}), ("restart", {"rung": "lukewarm"}),
+    ("restart", {"rung": ["cold"]}), ("events", {"words": 5}), ("events", {"of": [1]}),
 ])
 async def test_wrong_requests_are_answered_and_reach_nobody(served: Served, verb: Any,
                                                             args: dict[str, Any]) -> None:
     server, session = served
-    with pytest.raises(VerbError):
+    with pytest.raises(VerbError) as raised:
         await blocking(lambda: ask(server.path, verb, args))
+    assert "a fault of ours" not in raised.value.message
     assert not session.asked
+
+
+@pytest.mark.parametrize("number", ["a \"b\"", None, True, [1, {"x": "\u00e9"}], 1.5])
+async def test_any_id_comes_back_as_it_was_sent(served: Served, number: Any) -> None:
+    server, _ = served
+    for count in range(1200):  # more than the ring keeps: some are lost
+        server.publish({"event": "log", "text": str(count)})
+    reader, writer = await asyncio.open_unix_connection(server.path)
+    await reader.readline()
+    writer.write(protocol.encode(protocol.hello()))
+    writer.write(protocol.encode({"id": number, "verb": "events",
+                                  "args": {"since": {"epoch": "other", "seq": 0}}}))
+    seen = set()
+    while not (answer := json.loads(await asyncio.wait_for(reader.readline(), 10))).get("done"):
+        assert answer["id"] == number
+        seen |= set(answer)
+    assert {"lost", "event"} <= seen
+    writer.write(protocol.encode({"id": number, "verb": "status", "args": [1]}))
+    answer = json.loads(await asyncio.wait_for(reader.readline(), 10))
+    assert (answer["id"], answer["error"]["key"]) == (number, "args")
+    writer.close()
 
 
 @pytest.mark.parametrize("nonsense", [

@@ -89,6 +89,8 @@ class Batches:
         self._open: _Open | None = None
         self.journal = Journal(places.home, history, ops)
         self.broken = True
+        self.begun = False
+        """Whether the batch that was last to be applied came to touch the tree."""
         self.spare: deque[bytes] = deque(maxlen=_SPARE)
         """Contents of undone and superseded batches: they often come back, so they outlive the
         next pruning."""
@@ -98,6 +100,7 @@ class Batches:
     def apply(self, staged: Staged, freeze: Freeze) -> Applied:
         """See ``Tree.apply``."""
         record = staged.record
+        self.begun = False
         try:
             ms, carrier = self._carry(record, staged.moves, self._places.staged_record(staged.seq),
                                       freeze)
@@ -109,6 +112,10 @@ class Batches:
         self._open = _Open(record, staged.moves, left, stamps)
         return Applied(staged.seq, staged.number, record.before, ms, carrier.renames,
                        self._named(staged.seq, left), tuple(carrier.left))
+
+    def forget_copies(self, seq: int) -> None:
+        """Of a batch that was not begun: the tree has all that was to be kept. Raises OSError."""
+        remove_tree(self._ops, self._places.trash(seq))
 
     def commit(self, seq: int | None = None) -> bool:
         """The open batch, if it is ``seq``, stays. Whether there was one. Raises ApplyError."""
@@ -175,6 +182,7 @@ class Batches:
             carrier.keep_replaced(moves)
             with freeze():
                 begun = time.perf_counter()
+                self.begun = True
                 self.journal.begin(prepared)
                 self.broken = True
                 try:

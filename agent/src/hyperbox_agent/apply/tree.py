@@ -25,7 +25,7 @@ from hyperbox_agent.apply.stage import Staged, Stager
 from hyperbox_agent.apply.written import Written, still_there
 from hyperbox_agent.core.entries import Change, Entry, Kind, Manifest
 from hyperbox_agent.core.plan import diff, order, validate
-from hyperbox_agent.errors import ApplyError, MissingBlobsError, StoreError
+from hyperbox_agent.errors import AgentError, ApplyError, MissingBlobsError, StoreError
 from hyperbox_agent.store import pruning
 from hyperbox_agent.store.blobs import BlobStore
 from hyperbox_agent.store.born import birth
@@ -305,13 +305,20 @@ class Tree:
     def apply(self, staged: Staged, *, freeze: Freeze = contextlib.nullcontext) -> Applied:
         """Make the tree hold ``staged``; the program is inside ``freeze()`` for the renames.
 
-        Raises ApplyError or NoSpaceError, and then the tree is as it was.
+        Raises ApplyError, NoSpaceError or what ``freeze`` raises, and then the tree is as it was.
         """
         self._need_ready()
         if staged.base != self._history.seq:
             raise ApplyError(f"generation {staged.number} was staged against another version")
         self._mark()
-        applied = self._batches.apply(staged, freeze)
+        try:
+            applied = self._batches.apply(staged, freeze)
+        except Exception:
+            if not self._batches.begun:  # the program could not be stopped for it, say
+                with contextlib.suppress(AgentError, OSError):
+                    self._batches.forget_copies(staged.seq)
+                    self.discard(staged)
+            raise
         self._contents.moved(staged.changes)
         for change in staged.changes:
             self._damaged.pop(change.path, None)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from hyperbox_agent.clock import SystemClock
 from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.core.entries import Change
-from hyperbox_agent.errors import AgentError
+from hyperbox_agent.errors import AgentError, ProtocolError
 from hyperbox_agent.home import private_folder
 from hyperbox_agent.link.connection import Link, Reply, Request
 from hyperbox_agent.link.events import EventPump
@@ -45,6 +45,9 @@ ORPHANED = 86400.0
 """Seconds after which an agent whose session never came back ends itself and its program."""
 UNCONFIGURED = 30.0
 """The same for an agent that was never told what to run."""
+
+ACCEPT_PAUSE = 0.2
+"""Seconds until an accept that failed is tried again."""
 
 T = TypeVar("T")
 
@@ -178,7 +181,7 @@ class AgentServer:
         blobs = _blobs(request) if self.host.mirrors else None
         outcome = await self._whole(self.host.generation(
             asked.number, self._changes(asked), settled=asked.settled, first=asked.first,
-            lowest=Rung[asked.lowest.upper()], blobs=blobs, base=asked.base))
+            lowest=_rung(asked.lowest), blobs=blobs, base=asked.base))
         return outcome.as_json()
 
     def _changes(self, asked: GenerationRequest) -> tuple[Change, ...]:
@@ -201,8 +204,7 @@ class AgentServer:
 
     async def _restart(self, request: Request) -> Mapping[str, Any]:
         rung = request.body.get("rung")
-        return await self._whole(self.host.restart(
-            Rung[str(rung).upper()] if rung is not None else None))
+        return await self._whole(self.host.restart(None if rung is None else _rung(rung)))
 
     async def _status(self, request: Request) -> Mapping[str, Any]:
         return self.host.status()
@@ -224,6 +226,15 @@ class AgentServer:
             # The answer, be it an error, goes out before the process ends.
             asyncio.get_running_loop().call_later(0.05, self.finished.set)
         return {"ended": ended}
+
+
+def _rung(word: object) -> Rung:
+    """The rung that a peer named. Raises ProtocolError."""
+    for rung in Rung:
+        if rung.word == str(word).lower():
+            return rung
+    raise ProtocolError(f"there is no rung {str(word)[:40]!r}", key="rung",
+                        hint=f"one of {', '.join(rung.word for rung in Rung)}")
 
 
 async def _blobs(request: Request) -> AsyncIterator[bytes]:
@@ -287,7 +298,13 @@ async def _accept(listener: socket.socket, server: AgentServer) -> None:
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
     while True:
-        peer, _ = await loop.sock_accept(listener)
+        try:
+            peer, _ = await loop.sock_accept(listener)
+        except OSError as error:
+            # No descriptor is left, or the peer has gone: the next one must find us listening.
+            sys.stderr.write(f"hyperbox-agent: a link could not be taken: {error.strerror}\n")
+            await asyncio.sleep(ACCEPT_PAUSE)
+            continue
         if not _is_owner(peer):
             peer.close()
             continue

@@ -164,7 +164,8 @@ class Host:
         rules = PullRules(config.pull)
         if self._mirror is not None and self._transaction is not None and rules:
             self.pulls = Pulls(config.root, rules, self._mirror, self._transaction, self._clock,
-                               lambda: self._sink({"event": "written"}))
+                               lambda: self._sink({"event": "written"}),
+                               lambda why: self._sink({"event": "problem", "message": why}))
 
     async def _where(self, number: int) -> str | None:
         """A tree with the content of generation ``number``: that of its start, if it still has."""

@@ -16,7 +16,7 @@ from hyperbox_agent.apply.written import Written
 from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.core.entries import Entry, Kind, Manifest
 from hyperbox_agent.core.pulls import PullRules
-from hyperbox_agent.errors import ApplyError
+from hyperbox_agent.errors import AgentError, ApplyError
 from hyperbox_agent.supervise.mirror import Mirror
 from hyperbox_agent.supervise.transaction import Transaction
 from hyperbox_agent.watch.base import Hint, Watcher, What
@@ -28,6 +28,9 @@ file half way through a resolver's work, is not to be carried anywhere."""
 LONGEST = 2.0
 """Seconds after which it is looked at all the same."""
 
+AGAIN = 5.0
+"""Seconds until the watch is tried again where it could not be set (no watches left, no tree)."""
+
 Look = Callable[[], Awaitable[tuple[Manifest, Manifest]]]
 """What was put at the pulled paths, and what stands there; waits for a batch that is at work."""
 
@@ -36,13 +39,14 @@ class Pulls:
     """Pulled paths of one mirrored tree: watched from the start, asked for by the session."""
 
     def __init__(self, root: str, rules: PullRules, mirror: Mirror, transaction: Transaction,
-                 clock: Clock, tell: Callable[[], None]) -> None:
+                 clock: Clock, tell: Callable[[], None], problem: Callable[[str], None]) -> None:
         self._root = root
         self._rules = rules
         self._mirror = mirror
         self._transaction = transaction
         self._written = Written(rules)
-        self._watch = PullWatch(root, rules, self.look, lambda: self._written.folders, clock, tell)
+        self._watch = PullWatch(root, rules, self.look, lambda: self._written.folders, clock, tell,
+                                problem)
         self._running = asyncio.ensure_future(self._watch.run())
 
     def poke(self) -> None:
@@ -84,7 +88,7 @@ class PullWatch:
 
     def __init__(self, root: str, rules: PullRules, look: Look,
                  folders: Callable[[], frozenset[str]], clock: Clock,
-                 tell: Callable[[], None]) -> None:
+                 tell: Callable[[], None], problem: Callable[[str], None]) -> None:
         """``folders``: those of the last look, to be watched."""
         self._root = root
         self._rules = rules
@@ -92,17 +96,31 @@ class PullWatch:
         self._folders = folders
         self._clock = clock
         self._tell = tell
+        self._problem = problem
         self._wake = asyncio.Event()
         self._last = 0.0
         self._watched: set[str] = set()
         self._told: dict[str, Entry] = {}
 
     async def run(self) -> None:
-        """Watch, look, tell."""
+        """Watch, look, tell; where that can't be done now, try again."""
+        said = ""
+        while True:
+            try:
+                await self._run()
+            except (AgentError, OSError) as error:
+                why = error.message if isinstance(error, AgentError) else error.strerror or "?"
+                if why != said:
+                    self._problem(f"what the program writes is not watched: {why}")
+                said = why
+                await self._clock.sleep(AGAIN)
+
+    async def _run(self) -> None:
         watcher = choose_watcher(self._root, self._take)
-        watcher.start([""])
-        self._watched = {""}
         try:
+            watcher.start([""])
+            self._watched = {""}
+            # All is looked at: what came while nobody watched is among it.
             self._wake.set()
             while True:
                 await self._wake.wait()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hyperbox_devcontainer.errors import VerbError
 from hyperbox_devcontainer.verbs.session import SessionLike
+from hyperbox_langpacks.base import Rung
 
 if TYPE_CHECKING:
     from hyperbox_devcontainer.verbs.server import VerbServer
@@ -47,10 +48,28 @@ def _seconds(args: Args, key: str, default: float) -> float:
     return float(value)
 
 
-def _word(args: Args, key: str) -> str | None:
-    value = args.get(key)
-    if value is not None and not isinstance(value, str):
-        raise VerbError(f"{key} must be text", key=key)
+def args_of(message: Mapping[str, Any]) -> Args:
+    """The arguments of a request. Raises VerbError for what is no object."""
+    args = message.get("args") or {}
+    if not isinstance(args, dict):
+        raise VerbError("args must be an object", key="args")
+    return args
+
+
+def words_of(args: Args, key: str) -> frozenset[str]:
+    """A set of words, empty where it is not given. Raises VerbError."""
+    value = args.get(key) or []
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise VerbError(f"{key} must be a list of words", key=key)
+    return frozenset(value)
+
+
+def _rung(args: Args) -> str | None:
+    value = args.get("rung")
+    words = [rung.word for rung in Rung]
+    if value is not None and value not in words:
+        raise VerbError(f"there is no rung {str(value)[:40]!r}", key="rung",
+                        hint=f"one of {', '.join(words)}")
     return value
 
 
@@ -79,7 +98,7 @@ async def _rollback(session: SessionLike, args: Args) -> Any:
 
 
 async def _restart(session: SessionLike, args: Args) -> Any:
-    return await session.restart(_word(args, "rung"))
+    return await session.restart(_rung(args))
 
 
 async def _pause(session: SessionLike, args: Args) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import json
 import os
 import socket
 import struct
@@ -14,7 +15,7 @@ from typing import Any
 from hyperbox_devcontainer.errors import SessionBusyError, VerbError, WorkstationError
 from hyperbox_devcontainer.paths import private_dir
 from hyperbox_devcontainer.verbs import execution, protocol
-from hyperbox_devcontainer.verbs.calls import CALLS, Starting
+from hyperbox_devcontainer.verbs.calls import CALLS, Starting, args_of, words_of
 from hyperbox_devcontainer.verbs.errors import error_json
 from hyperbox_devcontainer.verbs.ring import EventRing
 from hyperbox_devcontainer.verbs.session import SessionLike
@@ -184,7 +185,7 @@ class _Connection:
     async def _answer(self, message: dict[str, Any]) -> None:
         number = message.get("id")
         try:
-            args = message.get("args") or {}
+            args = args_of(message)
             if message.get("verb") == "events":
                 await self._follow(number, args)
                 return
@@ -203,8 +204,8 @@ class _Connection:
         ``of``: the words that ``tail`` counts, where they are not all of ``words``.
         """
         ring = self._server.ring
-        words = frozenset(str(word) for word in args.get("words") or ())
-        position = self._position(args, frozenset(args.get("of") or words))
+        words = words_of(args, "words")
+        position = self._position(args, words_of(args, "of") or words)
         await self._send({"id": number, "ok": True, "result": {"seq": position}})
         while True:
             read = ring.read(position)
@@ -229,9 +230,10 @@ class _Connection:
 
     async def _send_events(self, number: Any, events: list[Any], lost: int,
                            words: frozenset[str]) -> None:
-        lines = [f'{{"id":{number},"lost":{lost},"seq":{events[0].seq - 1 if events else 0}}}\n'] \
+        name = json.dumps(number)  # the client's choice: any JSON
+        lines = [f'{{"id":{name},"lost":{lost},"seq":{events[0].seq - 1 if events else 0}}}\n'] \
             if lost else []
-        lines += [f'{{"id":{number},"seq":{kept.seq},"event":{kept.tail}}}\n'
+        lines += [f'{{"id":{name},"seq":{kept.seq},"event":{kept.tail}}}\n'
                   for kept in events if not words or kept.word in words]
         if lines:
             await self._send_bytes("".join(lines).encode("ascii"))
@@ -240,7 +242,7 @@ class _Connection:
         number = message.get("id")
         try:
             session = await self._server.session()
-            channel = await execution.start(session, message.get("args") or {})
+            channel = await execution.start(session, args_of(message))
         except Exception as error:  # noqa: BLE001 -- crosses the socket: the client raises it
             await self._send({"id": number, "ok": False, "error": error_json(error)})
             return
