@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from trees import Exe, Files, Link, blobs_of, look, manifest_of, same_tree, whole
 
+import hyperbox_agent.apply.boot
 from hyperbox_agent.apply import Applied, Tree, TreeState
 from hyperbox_agent.apply.damage import find_damage
 from hyperbox_agent.apply.folders import Folders
@@ -99,6 +100,27 @@ def test_another_file_with_the_number_the_size_and_the_time_of_ours_is_found(
 
     monkeypatch.setattr("hyperbox_agent.apply.damage.birth", later)
     assert [item.path for item in tree.damage()] == ["a.py"]
+
+
+def test_what_a_power_cut_left_empty_is_found_and_mended(
+        tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, number = Path(tree.root), 2
+    assert tree.damage() == ()
+    for boot in ("the next start", "and one more", None, None):
+        before = (root / "a.py").stat()
+        (root / "a.py").write_bytes(b"\0")
+        os.utime(root / "a.py", ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert tree.damage() == () or boot is None, "no stamp tells"
+        monkeypatch.setattr(hyperbox_agent.apply.boot, "boot_id", lambda boot=boot: boot)
+        for _ in range(2):  # and that it was found is not enough
+            tree.close()
+            tree = Tree(str(root), session="s")
+            tree.recover()
+            assert [item.path for item in tree.damage()] == ["a.py"]
+        tree.commit(bring(tree, number, FILES))
+        number += 1
+        assert (root / "a.py").read_bytes() == b"1"
+        assert tree.damage() == ()
 
 
 @pytest.mark.parametrize("again", [b"1", b"edited"])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from hyperbox_agent.apply import home as homes
 from hyperbox_agent.apply.batches import Applied, Batches, Freeze, Outcome
+from hyperbox_agent.apply.boot import Boot
 from hyperbox_agent.apply.contents import Contents
 from hyperbox_agent.apply.damage import Damage, find_damage
 from hyperbox_agent.apply.folders import Folders
@@ -91,6 +92,7 @@ class Tree:
         self._contents = Contents(self.store, self.root)
         self._damaged: dict[str, Entry | None] = {}
         self._marker = Marker.load(self.home)
+        self._boot = Boot(self.home)
         self._seq = 0
 
     def close(self) -> None:
@@ -145,10 +147,14 @@ class Tree:
         return tree
 
     def damage(self) -> tuple[Damage, ...]:
-        """What the program changed or removed of what was put there. A ``stat`` for each entry."""
+        """What the program changed or removed of what was put there. A ``stat`` for each entry; all
+        is read once the machine was started anew, which may have lost power."""
         self._need_ready()
         self._damaged = {}
-        return self._look(self._history.manifest)
+        found = self._look(self._history.manifest)
+        if not found:
+            self._boot.whole()
+        return found
 
     def _look(self, recorded: Manifest) -> tuple[Damage, ...]:
         """The damage among these entries, which nothing is known of yet."""
@@ -397,6 +403,8 @@ class Tree:
         self._contents.forget()
         try:
             self._history.load()
+            if not self._boot.same:
+                self._history.doubt()
             if self._batches.journal.is_open() and not self._is_ours(self.root):
                 raise StoreError("the tree was replaced inside a batch", file=self.root)
             return self._batches.recover()

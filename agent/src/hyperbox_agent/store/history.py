@@ -94,6 +94,10 @@ class History:
         """Files were found to be as recorded although their stamps differ (in memory only)."""
         self.stamps.update(stamps)
 
+    def doubt(self) -> None:
+        """No stamp is to be believed: what stands there has to be read."""
+        self.stamps = {}
+
     def write(self, record: Record, path: str, *, durable: bool = True) -> None:
         """Write the record's file at ``path``; on the disk when this returns, if ``durable``."""
         fd = self._ops.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
