@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import ClassVar
 
@@ -63,12 +63,15 @@ class HandWatcher:
     """Says what it is told to say."""
 
     name = "hand"
+    prompt = True
     problems: ClassVar[dict[str, Problem]] = {}
 
     def __init__(self, sink: Callable[[list[Hint]], None]) -> None:
         self.say = sink
 
-    def start(self, dirs: object) -> None: ...
+    def start(self, dirs: Iterable[str]) -> None:
+        list(dirs)
+
     def add(self, path: str) -> None: ...
     def forget(self, path: str) -> None: ...
     def drain(self) -> None: ...

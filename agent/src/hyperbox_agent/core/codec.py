@@ -19,7 +19,7 @@ _KINDS = (Kind.FILE, Kind.DIR, Kind.LINK)
 _NUMBER = {kind: number for number, kind in enumerate(_KINDS)}
 _NO_DIGEST = bytes(32)
 MAX_ENTRIES = 5_000_000
-MAX_NAMES = 1 << 30
+MAX_NAMES = 1 << 28
 _CHANGES = struct.Struct(">II")
 
 

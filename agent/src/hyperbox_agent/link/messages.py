@@ -7,7 +7,6 @@ too many for the body; the bundle of blobs follows, see ``core.bundle``.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -162,7 +161,7 @@ class GenerationRequest:
             "direction": self.direction, "paths_pull": list(self.paths_pull)}
         if len(self.changes) <= INLINE:
             return {**body, "changes": [wanted.as_json() for wanted in self.changes]}, b""
-        head = zlib.compress(encode_changes([_told(wanted) for wanted in self.changes]), 1)
+        head = encode_changes([_told(wanted) for wanted in self.changes])
         return {**body, "listed": len(head)}, head
 
     @staticmethod
@@ -319,21 +318,6 @@ def unpack_manifest(raw: bytes) -> dict[str, Entry]:
     return manifest
 
 
-def inflate(raw: bytes, what: str, limit: int = LIST_LIMIT) -> bytes:
-    """Zlib undone, within a limit: a few kilobytes can't fill the memory. Raises ProtocolError."""
-    unpacker = zlib.decompressobj()
-    try:
-        data = unpacker.decompress(raw, limit)
-    except zlib.error as error:
-        raise ProtocolError(f"{what}: the payload is damaged: {error}") from error
-    if not unpacker.eof:
-        tail = f"is longer than {limit} bytes" if unpacker.unconsumed_tail else "is cut short"
-        raise ProtocolError(f"{what}: the payload {tail}")
-    if unpacker.unused_data:
-        raise ProtocolError(f"{what}: the payload has {len(unpacker.unused_data)} bytes too many")
-    return data
-
-
 def _told(wanted: Wanted) -> Change:
     # A change without any side is none: what is deleted was something, a file for all we know.
     told = wanted.as_told()
@@ -343,7 +327,7 @@ def _told(wanted: Wanted) -> Change:
 
 def _listed(head: bytes) -> tuple[Wanted, ...]:
     wanted = []
-    for change in decode_changes(inflate(head, "generation")):
+    for change in decode_changes(head):
         check_path(change.path)
         new = None if change.new is None else _sound(change.new)
         wanted.append(Wanted(change.path, new, change.old.kind if change.old else None))
@@ -370,5 +354,5 @@ def _maybe_number(read: Fields, key: str) -> int | None:
 __all__ = [
     "BASES", "MODES", "Configure", "Configured", "ExecRequest", "GenerationRequest",
     "RollbackRequest", "SettleRequest", "SupersedeRequest", "Wanted", "entry_from_json",
-    "entry_json", "inflate", "pack_manifest", "unpack_manifest",
+    "entry_json", "pack_manifest", "unpack_manifest",
 ]

@@ -116,6 +116,11 @@ class Watcher(Protocol):
         ...
 
     @property
+    def prompt(self) -> bool:
+        """Whether ``start`` watches each folder before it asks for the next one."""
+        ...
+
+    @property
     def problems(self) -> Mapping[str, Problem]:
         """What hinders it now, by a short key."""
         ...

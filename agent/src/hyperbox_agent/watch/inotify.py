@@ -69,6 +69,7 @@ class InotifyWatcher:
     """See ``base.Watcher``. Folders for which the kernel has no watch left are polled."""
 
     name = "inotify"
+    prompt = True
 
     def __init__(self, root: str, sink: Sink, *, calls: InotifyCalls | None = None,
                  poll_period: float = PERIOD) -> None:

@@ -98,6 +98,7 @@ class PollingWatcher:
     """Looks at every folder in turns. See ``base.Watcher``."""
 
     name = "polling"
+    prompt = True
 
     def __init__(self, root: str, sink: Sink, *, period: float = PERIOD,
                  problems: dict[str, Problem] | None = None) -> None:

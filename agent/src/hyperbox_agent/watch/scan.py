@@ -104,6 +104,14 @@ def dir_entry(path: str, mode: int) -> Entry:
     return Entry(path, Kind.DIR, MODES[mode & 0o777])
 
 
+def mode_of(path: str) -> int:
+    """Its mode; what is usual for a folder where it is gone."""
+    try:
+        return os.lstat(path).st_mode
+    except OSError:
+        return 0o755
+
+
 def link_entry(path: str, target: str) -> Entry:
     """A symbolic link's entry."""
     text = os.fsencode(target)

@@ -6,7 +6,7 @@ The same class serves a session on the workstation and ``hyperbox-agent run`` in
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from hyperbox_agent.core.clock import Clock
@@ -102,12 +102,20 @@ class Source:
 
     def open(self) -> ScanReport:
         """Scan the tree, then watch it. Raises WatchError when the root is not there."""
-        report = self.tree.load()
         self.watcher = self._make_watcher(self._take)
-        self.watcher.start(self.tree.dirs())
-        # What changed between the listing and the watch: a second look is cheap, it only stats.
-        self._absorb(self.tree.rescan(), {})
-        return report
+        listed: set[str] = set()
+        self.watcher.start(_noted(self.tree.loading(), listed))
+        if self.watcher.prompt:
+            # Environments are known by what is in them, and some folders are watched only.
+            wanted = set(self.tree.dirs())
+            for path in listed - wanted:
+                self.watcher.forget(path)
+            for path in wanted - listed:
+                self.watcher.add(path)
+        else:
+            # What changed between a listing and its watch: a second look is cheap, it only stats.
+            self._absorb(self.tree.rescan(), {})
+        return self.tree.report
 
     def close(self) -> None:
         """Stop watching and keep what was learned for the next start."""
@@ -416,6 +424,12 @@ class Source:
         if not times:
             return None
         return max(min(times) - now, 0.0) or LOCK_LOOK
+
+
+def _noted(folders: Iterable[str], notes: set[str]) -> Iterator[str]:
+    for folder in folders:
+        notes.add(folder)
+        yield folder
 
 
 def _at_or_below(path: str, folders: set[str]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 
 from hyperbox_agent.core.entries import Change, Entry, Kind
@@ -24,6 +25,7 @@ from hyperbox_agent.watch.scan import (
     inode,
     link_entry,
     link_fault,
+    mode_of,
     read_content,
     signature,
 )
@@ -69,17 +71,23 @@ class SourceTree:
 
         Raises WatchError when the root is gone.
         """
+        deque(self.loading(), maxlen=0)
+        return self.report
+
+    def loading(self) -> Iterator[str]:
+        """``load`` by folders: gives each before it is listed, to be watched; then ``report`` is
+        there."""
         self._require_root()
         self._clear()
         cache, note = read_cache(self._cache_file) if self._cache_file else (EMPTY, None)
         self._ignore.load()
         look = Look(cache=cache)
         with no_collector():
-            self._look_below("", look)
+            yield from self._folders_below("", look)
             self._settle_passing()
         self._before.clear()
         self._behind = False
-        return ScanReport(self.counts, look.hashed, frozenset(look.unstable), note)
+        self.report = ScanReport(self.counts, look.hashed, frozenset(look.unstable), note)
 
     def refresh(self, hints: Iterable[Hint]) -> Refresh:
         """Look at the hinted places. Raises WatchError when the root is gone."""
@@ -131,6 +139,9 @@ class SourceTree:
         return Counts(len(sizes), sum(sizes), dirs, sum(a for a, _ in self._passed.values()),
                       sum(b for _, b in self._passed.values()))
 
+    def _git_dirs(self) -> list[str]:
+        return [os.path.dirname(self._ignore.exclude_file)] if self._ignore.exclude_file else []
+
     def save_cache(self) -> None:
         """Keep what is known for the next ``load``. Raises WatchError when it can't be written."""
         if self._cache_file is None or not self._known:
@@ -145,9 +156,6 @@ class SourceTree:
         for kept in (self.manifest, self.problems, self._known, self._scopes, self._passed,
                      self._passing, self._before):
             kept.clear()
-
-    def _git_dirs(self) -> list[str]:
-        return [os.path.dirname(self._ignore.exclude_file)] if self._ignore.exclude_file else []
 
     # -- the pass -----------------------------------------------------------------------------
 
@@ -226,10 +234,14 @@ class SourceTree:
                 self._look_below(found, look)
 
     def _look_below(self, folder: str, look: Look) -> None:
+        deque(self._folders_below(folder, look), maxlen=0)
+
+    def _folders_below(self, folder: str, look: Look) -> Iterator[str]:
         look.rescanned = True
         waiting = [folder]
         while waiting:
             at = waiting.pop()
+            yield at
             look.new_dirs[at] = None
             waiting += self._look_folder(at, look, all_below=True)
 
@@ -455,13 +467,7 @@ class SourceTree:
             if not holds:
                 self._unput(folder)
             elif folder not in self.manifest:
-                self._put(dir_entry(folder, self._mode_of(folder)))
-
-    def _mode_of(self, folder: str) -> int:
-        try:
-            return os.lstat(self._base + folder).st_mode
-        except OSError:
-            return 0o755
+                self._put(dir_entry(folder, mode_of(self._base + folder)))
 
     def _count_ignored(self, folder: str) -> None:
         ignored, special = self._passed.get(folder, (0, 0))

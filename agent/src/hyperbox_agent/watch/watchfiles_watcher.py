@@ -60,6 +60,7 @@ class WatchfilesWatcher:
     """See ``base.Watcher``. Raises WatchError when watchfiles can't be used."""
 
     name = "watchfiles"
+    prompt = False
 
     def __init__(self, root: str, sink: Sink, *, verify: float = VERIFY) -> None:
         self._root = os.path.abspath(root)
