@@ -174,7 +174,7 @@ async def _run(arguments: RunArguments, root: str, home: str) -> int:
         app["command"] = list(arguments.command)
     if arguments.port:
         app["port"] = arguments.port
-    source.open()
+    await source.open()
     pipeline = Pipeline(source, clock, speaker, next_number=1)
     try:
         await host.configure(HostConfig("alone", os.path.basename(root), "in-place", root, app))

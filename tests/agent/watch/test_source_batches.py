@@ -30,7 +30,7 @@ async def source(tmp_path: Path) -> AsyncIterator[Source]:
     tree = SourceTree(str(root), options=IgnoreOptions(), cache_file=None)
     made = Source(tree, lambda sink: choose_watcher(str(root), sink), SystemClock(),
                   lock=GitLock(str(root)))
-    made.open()
+    await made.open()
     yield made
     made.close()
 
@@ -104,7 +104,7 @@ async def test_work_on_several_files_begins_when_they_pause(tmp_path: Path) -> N
     clock, said = HandClock(), []
     tree = SourceTree(str(tmp_path), options=IgnoreOptions(), cache_file=None)
     source = Source(tree, lambda sink: said.append(HandWatcher(sink)) or said[0], clock)
-    source.open()
+    await source.open()
 
     async def after(path: str | None, seconds: float) -> Batch:
         clock.move(seconds)

@@ -79,7 +79,7 @@ class Place:
 @pytest.fixture
 async def place(tmp_path: Path) -> Any:
     made = Place(tmp_path)
-    made.source.open()
+    await made.source.open()
     yield made
     made.source.close()
 

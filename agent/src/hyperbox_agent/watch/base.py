@@ -117,7 +117,7 @@ class Watcher(Protocol):
 
     @property
     def prompt(self) -> bool:
-        """Whether ``start`` watches each folder before it asks for the next one."""
+        """Whether a folder is watched when ``add`` returns."""
         ...
 
     @property

@@ -6,7 +6,7 @@ The same class serves a session on the workstation and ``hyperbox-agent run`` in
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from hyperbox_agent.core.clock import Clock
@@ -36,6 +36,9 @@ at once, and so does a change of the path itself."""
 BREATH = 0.025
 """Seconds of quiet after which work on several changed files may begin ahead of their settling.
 Without it, it would begin anew with each file of a save-all, at the price of what is answering."""
+
+TURN = 0.010
+"""Seconds after which a scan lets others work."""
 
 OWN = 1.0
 """Seconds within which a change of a path that the program opened for writing is its own."""
@@ -99,23 +102,41 @@ class Source:
         self._handed = False
         """Changes were handed out and neither accepted nor undone since."""
         self._forced = False
+        self._is_listed_next = False
 
-    def open(self) -> ScanReport:
-        """Scan the tree, then watch it. Raises WatchError when the root is not there."""
-        self.watcher = self._make_watcher(self._take)
-        listed: set[str] = set()
-        self.watcher.start(_noted(self.tree.loading(), listed))
-        if self.watcher.prompt:
-            # Environments are known by what is in them, and some folders are watched only.
-            wanted = set(self.tree.dirs())
-            for path in listed - wanted:
-                self.watcher.forget(path)
-            for path in wanted - listed:
-                self.watcher.add(path)
+    async def open(self) -> ScanReport:
+        """Scan the tree and watch it. Others get their turn meanwhile, as a big one takes seconds.
+
+        Raises WatchError when the root is not there.
+        """
+        watcher = self.watcher = self._make_watcher(self._take)
+        if watcher.prompt:
+            await self._list_what_is_watched(watcher)
         else:
+            self.tree.load()
+            watcher.start(self.tree.dirs())
             # What changed between a listing and its watch: a second look is cheap, it only stats.
             self._absorb(self.tree.rescan(), {})
         return self.tree.report
+
+    async def _list_what_is_watched(self, watcher: Watcher) -> None:
+        watcher.start(())
+        listed: set[str] = set()
+        turn = self._clock.now()
+        for folder in self.tree.loading():
+            listed.add(folder)
+            self._is_listed_next = True
+            watcher.add(folder)
+            self._is_listed_next = False
+            if self._clock.now() - turn >= TURN:
+                await asyncio.sleep(0)
+                turn = self._clock.now()
+        # Environments are known by what is in them, and some folders are watched only.
+        wanted = set(self.tree.dirs())
+        for path in listed - wanted:
+            watcher.forget(path)
+        for path in wanted - listed:
+            watcher.add(path)
 
     def close(self) -> None:
         """Stop watching and keep what was learned for the next start."""
@@ -239,6 +260,8 @@ class Source:
     # -- events -------------------------------------------------------------------------------
 
     def _take(self, hints: list[Hint]) -> None:
+        if self._is_listed_next:
+            return  # The watcher says only that the folder is to be listed.
         self._hints.extend(hints)
         self._wake.set()
 
@@ -424,12 +447,6 @@ class Source:
         if not times:
             return None
         return max(min(times) - now, 0.0) or LOCK_LOOK
-
-
-def _noted(folders: Iterable[str], notes: set[str]) -> Iterator[str]:
-    for folder in folders:
-        notes.add(folder)
-        yield folder
 
 
 def _at_or_below(path: str, folders: set[str]) -> bool:

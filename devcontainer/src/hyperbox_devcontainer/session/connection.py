@@ -30,12 +30,17 @@ class Connection:
         self._connector = connector
         self._session_id = session_id
         self._link: Link | None = None
+        self._reaching: asyncio.Future[Link | None] | None = None
         self._lost = asyncio.Event()
         self._stopping = False
         self._turn = asyncio.Lock()
         """An agent is reached, or ended, by one at a time."""
         self.adopted = False
         """Whether what runs there was running before us."""
+
+    def begin(self) -> None:
+        """Begin to reach the agent; ``open`` goes on from there, ``abandon`` ends it."""
+        self._reaching = asyncio.ensure_future(self._connector.connect())
 
     async def open(self, source: Source, base: Base,
                    on_event: Callable[[Mapping[str, Any]], None],
@@ -100,7 +105,9 @@ class Connection:
     async def _reach(self) -> Link | None:
         """A link to a living or a new agent. One that is half started when we are cancelled is
         waited for and kept: nobody else could reach it, nor start another one, to end it."""
-        reaching = asyncio.ensure_future(self._connector.connect())
+        reaching, self._reaching = self._reaching, None
+        if reaching is None:
+            reaching = asyncio.ensure_future(self._connector.connect())
         try:
             return await asyncio.shield(reaching)
         except asyncio.CancelledError:
@@ -183,6 +190,16 @@ class Connection:
         """As ``stop``, but only where there is a link."""
         if self._link is not None:
             await self.stop(fast=True, timeout=timeout)
+
+    async def abandon(self) -> None:
+        """End what ``begin`` began, where nothing went on from there; what serves already stays."""
+        reaching, self._reaching = self._reaching, None
+        if reaching is None:
+            return
+        await asyncio.wait([reaching])
+        link = None if reaching.exception() is not None else reaching.result()
+        if link is not None:
+            await _end(link)
 
     async def close(self) -> None:
         """Let go; what runs goes on."""

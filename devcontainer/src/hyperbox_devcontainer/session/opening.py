@@ -93,7 +93,8 @@ async def open_session(config: Config, *, on_event: OnEvent, clock: Clock,
     session = Session(options, source, base, history, connection, clock, on_event,
                       config.values())
     try:
-        source.open()
+        connection.begin()
+        await source.open()
         await session.open()
     except BaseException:
         await session.abandon()

@@ -163,6 +163,7 @@ class Session:
 
     async def abandon(self) -> None:
         """Opening failed: leave nothing behind that this session started."""
+        await self._connection.abandon()
         if not self._connection.adopted:
             await self._connection.stop_if_linked(timeout=STOP_TIMEOUT)
         await self._leave()
