@@ -70,6 +70,21 @@ async def test_nothing_more_on_its_way_means_forward_again(
     assert supervisor.serving == 2
 
 
+async def test_what_is_taken_back_after_a_long_start_means_forward_again(
+        program: Any, helpers: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(standby, "READY", 60.0)
+    supervisor = await half_a_save(program)
+    assert await supervisor.step_back()
+    program.write(ver="import time\ntime.sleep(600)\n")
+
+    async def later() -> None:
+        await asyncio.sleep(3 * standby.PATIENCE)
+
+    gone = await program.reload(supervisor, 3, taken_back=later)
+    assert gone.superseded
+    await asyncio.wait_for(answers(program, "v2"), 30)
+
+
 async def test_its_death_means_forward_again(
         program: Any, helpers: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(standby, "READY", 60.0)

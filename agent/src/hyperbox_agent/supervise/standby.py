@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.supervise.instance import Instance
 from hyperbox_agent.supervise.service import Service
 from hyperbox_agent.supervise.tasks import Tasks
@@ -32,9 +33,11 @@ class _Pair:
 class Standby:
     """Of one service. Who calls it sees to it that one does at a time."""
 
-    def __init__(self, service: Service, tasks: Tasks, busy: Callable[[], bool]) -> None:
+    def __init__(self, service: Service, tasks: Tasks, clock: Clock,
+                 busy: Callable[[], bool]) -> None:
         """``busy``: whether a version is being put in place; then that decides."""
         self._service = service
+        self._clock = clock
         self._tasks = tasks
         self._busy = busy
         self._pair: _Pair | None = None
@@ -82,5 +85,7 @@ class Standby:
             self.dismiss()
 
     async def _give_up(self, pair: _Pair) -> None:
-        if pair is self._pair and not self._busy():
+        while pair is self._pair and self._busy():
+            await self._clock.sleep(PATIENCE)  # It may be taken back, and nothing follow it.
+        if pair is self._pair:
             await self.step_forward()

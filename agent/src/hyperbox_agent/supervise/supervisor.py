@@ -94,7 +94,7 @@ class Supervisor:
         self._writes = Writes()
         self._turn = asyncio.Lock()
         self._tasks = Tasks(clock, sink)
-        self._standby = Standby(self._service, self._tasks, self._turn.locked)
+        self._standby = Standby(self._service, self._tasks, clock, self._turn.locked)
         self._changes: tuple[FileChange, ...] = ()
         self._stopping: asyncio.Task[None] | None = None
 
