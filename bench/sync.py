@@ -67,8 +67,9 @@ def _edits(source: Path, target: Path, plan: Plan, count: int, tag: str) -> dict
     taken = []
     for _ in range(count):
         time.sleep(rng.uniform(0.1, 0.3))
-        # Text that no earlier edit has written: equal files would be there already.
-        text = f"{tag} {time.time_ns()} " + "x" * 500
+        # Text that no earlier edit has written: equal files would be there already. As long as it
+        # was: what shrinks to an eighth looks like a file that an editor is still writing.
+        text = f"{tag} {time.time_ns()} ".ljust(plan.size.bytes_per_file, "x")
         taken.append(_edit(source, target, rng.randint(0, highest), text))
     return summary(took for took in taken if took is not None) | {"lost": taken.count(None)}
 

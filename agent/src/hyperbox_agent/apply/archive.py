@@ -122,7 +122,7 @@ class Archive:
         temporary = os.path.join(os.path.dirname(os.path.dirname(path)), "record.new")
         try:
             # Not flushed: a machine that dies loses a way back, nothing else.
-            self._history.write(record, temporary, durable=False)
+            self._history.write(record, temporary)
             self._history.accept(record, temporary)
         except OSError as error:
             raise typed(error, path, "recording a generation") from error

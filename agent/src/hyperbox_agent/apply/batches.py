@@ -127,6 +127,7 @@ class Batches:
             put_away(opened.leftovers, self._places.trash(seq), self._places.kept(seq),
                      self._store, self._ops)
             remove_tree(self._ops, self._places.stage(seq))
+            self._history.flush(seq)
         except OSError as error:
             raise typed(error, self._places.home, "committing") from error
         self._open = None
