@@ -31,8 +31,9 @@ class SettleConfig:
     """From the first event on; a version-control operation in progress is waited out beyond it."""
     memory: int = 5
     """How many bursts are recent."""
-    same_burst: float = 0.150
-    """Two batches closer than this were one burst that we split: learn from it."""
+    same_burst: float = 0.080
+    """Two batches closer than this, of different files, were one burst that we split: learn from
+    it."""
 
 
 def proves_write(change: Change) -> bool:
@@ -86,7 +87,7 @@ class Settler:
     def window(self) -> float:
         """The quiet that the current burst must show."""
         config = self._config
-        if self._goes_on() and not self._paths <= self._previous_paths:
+        if self._goes_on():
             return config.burst
         if len(self._several) < min(3, config.memory) or any(self._several):
             lone = self._all_proven and len(self._paths) <= 1
@@ -117,7 +118,8 @@ class Settler:
     def _goes_on(self) -> bool:
         """Whether the current burst is the rest of the one before, which was taken too soon."""
         return (self._first is not None and self._previous_end is not None
-                and self._first - self._previous_end < self._config.same_burst)
+                and self._first - self._previous_end < self._config.same_burst
+                and not self._paths <= self._previous_paths)
 
     def forget(self) -> None:
         """The current burst came to nothing (its events changed no content)."""
