@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from hyperbox_agent.supervise import records
+from hyperbox_devcontainer.homes import Home, remember_home
 from hyperbox_langpacks.base import Rung
-from hyperbox_tui.cli.orphans import HOMES, orphan_targets
+from hyperbox_tui.cli.orphans import orphan_targets
 
 
 @pytest.fixture
@@ -20,7 +21,10 @@ def run(runtime_dir: str) -> Iterator[Path]:
     project = Path(tempfile.mkdtemp(dir=runtime_dir))  # the path of a unix socket is short
     folder = project / "target-process" / "run"
     folder.mkdir(parents=True, mode=0o700)
-    (project / HOMES).write_text(f"{folder.parent}\n{project / 'gone'}\n")
+    for target, kind, home in (("board", "process", str(folder.parent)),
+                               ("away", "ssh", str(folder.parent)),
+                               ("gone", "process", str(project / "gone"))):
+        remember_home(str(project), Home(target, kind, home))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as agent:
         agent.bind(str(folder / "agent.sock"))
         agent.listen()
@@ -37,8 +41,8 @@ def test_the_record_says_what_is_live(run: Path) -> None:
     new = records.Record(2, 7, 200, 2, "m-2", rung=int(Rung.WARM))
     path = str(run / records.FILE)
     records.save(path, records.Records({}, 7, 2, 2, (old, new)))
-    assert shown(run) == ("process", "live", 7, "warm", 200)
+    assert shown(run) == ("board", "live", 7, "warm", 200)
     records.save(path, records.Records({}, None, None, 2, ()))
-    assert shown(run) == ("process", "broken", None, None, None)
+    assert shown(run) == ("board", "broken", None, None, None)
     Path(path).write_text("damaged")
-    assert shown(run) == ("process", "live", None, None, None)
+    assert shown(run) == ("board", "live", None, None, None)

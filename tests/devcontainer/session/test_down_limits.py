@@ -10,6 +10,7 @@ from journey import BASE_APP, Project, eventually, leftovers
 from hyperbox_agent.errors import AgentError
 from hyperbox_devcontainer import paths
 from hyperbox_devcontainer.errors import TargetError, WorkstationError
+from hyperbox_devcontainer.homes import Home
 from hyperbox_devcontainer.session import opening
 
 DEAF = BASE_APP.replace("class H", "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -38,17 +39,19 @@ async def test_one_home_that_fails_does_not_keep_the_others(
         tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    async def down(project: paths.Project, home: str, *, fast: bool = False) -> bool:
+    bad, good = (Home("t", "process", path) for path in ("/bad", "/good"))
+
+    async def down(project: paths.Project, home: Home, *, fast: bool = False) -> bool:
         asked.append(home)
-        if home == "/bad":
+        if home == bad:
             raise error
         return True
 
     monkeypatch.setattr(opening, "_down", down)
     project = paths.find_project(str(tmp_path))
     with pytest.raises((AgentError, WorkstationError, OSError)) as raised:
-        await opening._down_all(project, ["/bad", "/good"], 5.0)
-    assert asked[-1] == "/good"
+        await opening._down_all(project, [bad, good], 5.0)
+    assert asked[-1] == good
     if isinstance(error, TimeoutError):
         assert isinstance(raised.value, WorkstationError)
         assert raised.value.file == "/bad"

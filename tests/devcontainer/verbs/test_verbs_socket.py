@@ -104,6 +104,24 @@ async def test_each_verb_reaches_the_session_and_its_answer_comes_back(served: S
     assert await blocking(lambda: ask(server.path, "config")) == {"app.port": 1}
 
 
+@pytest.mark.parametrize("verb", ["status", "flush", "events", "exec", "stop"])
+async def test_what_is_asked_about_another_project_reaches_nobody(served: Served,
+                                                                  verb: str) -> None:
+    server, session = served
+
+    def about(project: str | None) -> None:
+        with Client.connect(server.path, project=project) as client:
+            client.call(verb, {"argv": ["true"], "timeout": 3}, timeout=10)
+
+    with pytest.raises(VerbError, match=r"this session is of /p, not of /other"):
+        await blocking(lambda: about("/other"))
+    assert not session.asked
+    assert not server.stop_asked.is_set()
+    if verb in ("status", "flush"):
+        await blocking(lambda: about("/p"))
+        await blocking(lambda: about(None))
+
+
 async def test_errors_arrive_with_their_fields(served: Served) -> None:
     server, session = served
     session.error = AgentError("it broke", file="a.py", line=3, key="k", hint="mend it")

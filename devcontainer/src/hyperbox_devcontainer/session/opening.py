@@ -22,6 +22,7 @@ from hyperbox_agent.watch.tree import SourceTree
 from hyperbox_devcontainer.config import Config
 from hyperbox_devcontainer.errors import TargetTimeoutError, WorkstationError
 from hyperbox_devcontainer.history import History
+from hyperbox_devcontainer.homes import LOCAL, Home, known_homes, remember_home
 from hyperbox_devcontainer.paths import (
     Project,
     history_file,
@@ -38,8 +39,6 @@ from hyperbox_devcontainer.session.archived import (
 from hyperbox_devcontainer.session.base import Base, MirrorBase
 from hyperbox_devcontainer.session.connect import (
     Connector,
-    ProcessConnector,
-    kill_agent,
     make_connector,
     reach_hard,
 )
@@ -84,7 +83,7 @@ async def open_session(config: Config, *, on_event: OnEvent, clock: Clock,
     """
     options = options_from(config, os.environ)
     private_dir(options.state_dir)
-    _remember_home(options)
+    remember_home(options.state_dir, Home(options.target, options.kind, options.home))
     source = make_source(options, clock)
     history = History(history_file(config.project, os.environ))
     base: Base = MirrorBase() if options.mode == "mirror" else ArchiveBase(
@@ -121,27 +120,8 @@ def make_source(options: SessionOptions, clock: Clock) -> Source:
         lock=GitLock(options.root))
 
 
-HOMES = "homes"
 HARD_SECONDS = 15.0
 """What ending by force may take: the start of an agent on a busy machine, twice."""
-
-
-def _remember_home(options: SessionOptions) -> None:
-    """Note where the target's home is, so that ``down`` finds it without a configuration."""
-    path = os.path.join(options.state_dir, HOMES)
-    known = _homes(path)
-    if options.home not in known:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "a", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(options.home + "\n")
-
-
-def _homes(path: str) -> list[str]:
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read().split("\n")[:-1]
-    except OSError:
-        return []
 
 
 def down(project: Project, *, timeout: float) -> bool:
@@ -150,19 +130,22 @@ def down(project: Project, *, timeout: float) -> bool:
     state = project_home(project, os.environ)
     forget_unfinished(state)
     forget_held(state)
-    homes = [home for home in _homes(os.path.join(state, HOMES)) if _may_live(home)]
+    homes = [home for home in known_homes(state) if _may_live(home)]
     ended = bool(homes) and asyncio.run(_down_all(project, homes, timeout))
     forget_built(state)
     return ended
 
 
-def _may_live(home: str) -> bool:
-    """Whether a socket of ours stands in ``home``: an agent's or a port holder's."""
-    run = find_run_folder(home)
+def _may_live(home: Home) -> bool:
+    """Whether a socket of ours stands there: an agent's or a port holder's. Elsewhere than on this
+    machine only its agent knows."""
+    if home.kind != LOCAL:
+        return True
+    run = find_run_folder(home.home)
     return run is not None and bool(glob.glob(os.path.join(glob.escape(run), "*.sock")))
 
 
-async def _down_all(project: Project, homes: list[str], timeout: float) -> bool:
+async def _down_all(project: Project, homes: list[Home], timeout: float) -> bool:
     """Each home within ``timeout``, and by force where that is over. Raises the first error, when
     all the others have been brought down."""
     ended = False
@@ -177,7 +160,7 @@ async def _down_all(project: Project, homes: list[str], timeout: float) -> bool:
     return ended
 
 
-async def _down_within(project: Project, home: str, timeout: float) -> bool:
+async def _down_within(project: Project, home: Home, timeout: float) -> bool:
     try:
         return await asyncio.wait_for(_down(project, home), timeout)
     except (TimeoutError, LinkTimeoutError, TargetTimeoutError):
@@ -186,23 +169,27 @@ async def _down_within(project: Project, home: str, timeout: float) -> bool:
         return await asyncio.wait_for(_down_hard(project, home), HARD_SECONDS)
     except (TimeoutError, LinkTimeoutError, TargetTimeoutError) as error:
         raise WorkstationError(
-            f"what runs for {home} did not end within {timeout:g} s, nor by force", file=home,
-            hint=f"look at it: grep -l {mark_of(home)} /proc/[0-9]*/environ") from error
+            f"what runs for {home.home} did not end within {timeout:g} s, nor by force",
+            file=home.home,
+            hint=f"look at it: grep -l {mark_of(home.home)} /proc/[0-9]*/environ") from error
 
 
-async def _down_hard(project: Project, home: str) -> bool:
+async def _down_hard(project: Project, home: Home) -> bool:
     """End what did not end in time: no grace for anything, then what is left is cleared away."""
-    await asyncio.to_thread(kill_agent, home)
-    await end(lambda: marked(f"{mark_of(home)}-", frozenset()), 0.0, SystemClock())
+    connector = make_connector(_options_of(project, home), SystemClock())
+    try:
+        await connector.end_agent()
+    finally:
+        await connector.close()
+    if home.kind == LOCAL:
+        mark = f"{mark_of(home.home)}-"
+        await end(lambda: marked(mark, frozenset()), 0.0, SystemClock())
     await _down(project, home, fast=True)
     return True
 
 
-async def _down(project: Project, home: str, *, fast: bool = False) -> bool:
-    options = SessionOptions(project=project.name, root=project.root, target="process",
-                             kind="process", mode="in-place", home=home, tree=project.root,
-                             state_dir="")
-    connector = ProcessConnector(options, SystemClock())
+async def _down(project: Project, home: Home, *, fast: bool = False) -> bool:
+    connector = make_connector(_options_of(project, home), SystemClock())
     link = await reach_hard(connector)
     if link is None:
         return False
@@ -215,3 +202,9 @@ async def _down(project: Project, home: str, *, fast: bool = False) -> bool:
         await link.close()
         await connector.close()
 
+
+def _options_of(project: Project, home: Home) -> SessionOptions:
+    """What it takes to reach the agent of a home: not to run anything."""
+    return SessionOptions(project=project.name, root=project.root, target=home.target,
+                          kind=home.kind, mode="in-place", home=home.home, tree=project.root,
+                          state_dir="")

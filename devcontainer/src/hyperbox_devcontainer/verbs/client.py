@@ -25,8 +25,9 @@ _PEER = struct.Struct("3i")
 class Client:
     """A connection to a project's session. Use ``connect``; close it when done."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, project: str | None = None) -> None:
         self._socket = connection
+        self._project = project
         self._buffer = bytearray()
         self._last_id = 0
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
@@ -35,13 +36,15 @@ class Client:
         self.epoch = ""
 
     @classmethod
-    def connect(cls, path: str, *, timeout: float = CONNECT_SECONDS) -> Client:
-        """Reach the session at ``path`` within ``timeout`` seconds.
+    def connect(cls, path: str, *, project: str | None = None,
+                timeout: float = CONNECT_SECONDS) -> Client:
+        """Reach the session at ``path`` within ``timeout`` seconds, to ask it about ``project``
+        (its root); None: about whichever it has.
 
         Raises NoSessionError where nobody listens, SilentSessionError where somebody does but is
         silent, VerbError where the listener is not ours.
         """
-        client = cls(_connected(path, timeout))
+        client = cls(_connected(path, timeout), project)
         try:
             client._greet(timeout)
         except BaseException:
@@ -100,7 +103,8 @@ class Client:
 
     def _ask(self, verb: str, args: Mapping[str, Any] | None) -> int:
         self._last_id += 1
-        self._send({"id": self._last_id, "verb": verb, "args": dict(args or {})})
+        self._send({"id": self._last_id, "verb": verb, "project": self._project,
+                    "args": dict(args or {})})
         return self._last_id
 
     def _answer(self, number: int, timeout: float | None) -> Any:

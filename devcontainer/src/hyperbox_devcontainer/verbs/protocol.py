@@ -4,11 +4,14 @@ Both ends begin with a hello::
 
     {"hyperbox": "verbs", "version": 1, ...}
 
-A request names a verb; answers echo its id, which is the client's choice::
+A request names a verb and the root of the project that it is about; answers echo its id, which is
+the client's choice::
 
-    → {"id": 1, "verb": "flush", "args": {"timeout": 10}}
+    → {"id": 1, "verb": "flush", "project": "/home/me/shop", "args": {"timeout": 10}}
     ← {"id": 1, "ok": true, "result": {...}}
     ← {"id": 1, "ok": false, "error": {"kind", "message", "file", "line", "key", "hint"}}
+
+A null ``project`` is whichever is there; one that is not there is refused.
 
 A stream answers with events that carry the session's sequence numbers, until the client leaves or
 ``done`` comes. What a client could not be given any more is told::
@@ -95,6 +98,14 @@ def check_hello(message: Mapping[str, Any]) -> None:
         raise VerbError(f"the session speaks version {message.get('version')} of the protocol, "
                         f"this command speaks {VERSION}",
                         hint="end it with the hyperbox that started it, then `hyperbox up`")
+
+
+def check_project(message: Mapping[str, Any], ours: str | None) -> None:
+    """Raise VerbError where the request is about another project than ``ours`` (None: any)."""
+    asked = message.get("project")
+    if asked is not None and ours is not None and asked != ours:
+        raise VerbError(f"this session is of {ours}, not of {str(asked)[:200]}",
+                        hint="`hyperbox status --all` shows which are up")
 
 
 def frame(kind: FrameKind, payload: bytes) -> bytes:

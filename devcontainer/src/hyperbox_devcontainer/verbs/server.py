@@ -40,6 +40,8 @@ class VerbServer:
         """Set when a client asked for the end; ``ended`` answers it."""
         self.fast = False
         self._starting = Starting(starting)
+        self.project: str | None = starting.get("path")
+        """The root of the project that requests may be about."""
         self._session: asyncio.Future[SessionLike] = asyncio.Future()
         self._ended = asyncio.Event()
         self._epoch = os.urandom(8).hex()
@@ -185,6 +187,7 @@ class _Connection:
     async def _answer(self, message: dict[str, Any]) -> None:
         number = message.get("id")
         try:
+            protocol.check_project(message, self._server.project)
             args = args_of(message)
             if message.get("verb") == "events":
                 await self._follow(number, args)
@@ -241,6 +244,7 @@ class _Connection:
     async def _exec(self, message: Mapping[str, Any]) -> None:
         number = message.get("id")
         try:
+            protocol.check_project(message, self._server.project)
             session = await self._server.session()
             channel = await execution.start(session, args_of(message))
         except Exception as error:  # noqa: BLE001 -- crosses the socket: the client raises it

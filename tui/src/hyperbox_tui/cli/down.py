@@ -42,7 +42,8 @@ def run(args: Args, out: Output) -> int:
 
 def _by_session(project: Project, limit: float, out: Output) -> bool:
     try:
-        client = Client.connect(session_socket(project, out.environ), timeout=min(limit, 2.0))
+        client = Client.connect(session_socket(project, out.environ), project=project.root,
+                                timeout=min(limit, 2.0))
     except NoSessionError:
         return False
     except SilentSessionError as error:

@@ -9,41 +9,37 @@ from __future__ import annotations
 import os
 import socket
 
+from hyperbox_devcontainer.homes import LOCAL, Home, known_homes
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-HOMES = "homes"
-"""The file in a project's folder where sessions note the homes of their targets, one a line."""
 AGENT_SOCKET = "agent.sock"
 
 
 def orphan_targets(folder: str) -> list[dict[str, Any]]:
-    """The targets of a project whose agent still listens, as `status` shows them."""
+    """The targets of a project whose agent still listens on this machine, as `status` shows them.
+
+    Another machine, or a container, is not asked: that takes longer than `status` may.
+    """
     found = []
-    for home in _homes(folder):
-        run = _run_folder(home) if os.path.isdir(home) else None
+    for home in known_homes(folder):
+        local = home.kind == LOCAL and os.path.isdir(home.home)
+        run = _run_folder(home.home) if local else None
         if run is not None and listens(os.path.join(run, AGENT_SOCKET)):
             found.append(_target(home, run))
     return found
 
 
-def _homes(folder: str) -> list[str]:
-    try:
-        with open(os.path.join(folder, HOMES), encoding="utf-8", errors="surrogateescape") as file:
-            return file.read().split("\n")[:-1]
-    except OSError:
-        return []
-
-
-def _target(home: str, run: str) -> dict[str, Any]:
+def _target(home: Home, run: str) -> dict[str, Any]:
     """What the agent wrote down for its successor says what runs."""
     from hyperbox_agent.supervise import records
     from hyperbox_langpacks.base import Rung
     known = records.load(os.path.join(run, records.FILE))
     live = next((one for one in known.instances if one.serial == known.live), None) \
         if known is not None else None
-    return {"name": os.path.basename(home).removeprefix("target-"), "kind": "process",
+    return {"name": home.target, "kind": home.kind,
             "state": "live" if known is None or known.serving is not None else "broken",
             "number": known.serving if known is not None else None,
             "rung": Rung(live.rung).word if live is not None else None,

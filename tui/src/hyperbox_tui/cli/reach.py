@@ -24,7 +24,7 @@ SLACK_SECONDS = 5.0
 def connect(project: Project, environ: Mapping[str, str]) -> Client:
     """The project's session. Raises NoSessionError that says what to do."""
     try:
-        return Client.connect(session_socket(project, environ))
+        return Client.connect(session_socket(project, environ), project=project.root)
     except NoSessionError as error:
         raise NoSessionError(f"{project.name} is not up", file=project.root,
                              hint="`hyperbox up` brings it up") from error
