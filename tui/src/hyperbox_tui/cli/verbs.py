@@ -61,8 +61,9 @@ VERBS = (
           JSON),
          "Works without a session, too: what a lost `up` left running is ended."),
     Verb("demo", "a small web app: saved, broken, mended, rolled back", (), (JSON,),
-         "Saves go live, a broken one does not, 300 files switch at once, and it is rolled back, in\n"
-         "half a minute and under load. Works in a temporary folder and leaves nothing behind.", project=False),
+         "Saves go live, a broken one does not, 300 files switch at once, and it is rolled back:\n"
+         "half a minute, under load. Works in a temporary folder and leaves nothing behind.",
+         project=False),
     Verb("status", "what runs, and what answers now", ("PATH",),
          (Flag("--all", "-a", says="every project that is up"), JSON)),
     Verb("logs", "what the program says", ("PATH",),
