@@ -102,6 +102,11 @@ class Detection(NamedTuple):
     ready: str | None = None
     notes: tuple[str, ...] = ()
     """Sentences for the user: what was switched off, what is missing and the way out."""
+    environment: str | None = None
+    """Absolute folder of the environment that is this project's own: what installs for it may
+    change this one and no other. None: it has none, and runs in one that others use, too."""
+    pinned: bool = False
+    """Whether the command names its interpreter by its path: no other environment is of use."""
 
 
 class FileChange(NamedTuple):
@@ -174,7 +179,8 @@ class InstallPlan(NamedTuple):
     steps: tuple[Command, ...]
     why: str
     environment: str | None = None
-    """Folder of the new environment, where one is built beside the old."""
+    """Absolute folder of the environment that the steps make or change. None: they change one that
+    can't stand anywhere else, so that no copy of it can be tried first."""
 
 
 @runtime_checkable
@@ -221,5 +227,19 @@ class Pack(Protocol):
 
     def install(self, view: ProjectView, found: Detection,
                 changes: Sequence[FileChange]) -> InstallPlan | None:
-        """What a changed lock or requirements file needs, or None if nothing."""
+        """What a changed lock or requirements file needs, or None if nothing.
+
+        Where ``found.environment`` is a copy of the project's, the steps change that copy. Raises
+        PackError where the project has no environment of its own: nothing is installed for it into
+        one that others use.
+        """
+        ...
+
+    def make(self, view: ProjectView, environ: Mapping[str, str],
+             found: Detection) -> InstallPlan | None:
+        """What makes the project's own environment below its root, or None where it has one, or
+        its files ask for nothing to be installed, or its command would not use it.
+
+        Raises PackError where that can't be done here: says what is missing and the way out.
+        """
         ...

@@ -350,6 +350,9 @@ def test_a_folder_that_is_swapped_for_a_link_again_and_again_lets_nothing_out(
 def test_a_tree_of_another_session_gets_everything_anew(tree: Tree) -> None:
     tree.close()
     Path(tree.root, "other.txt").write_bytes(b"theirs")
+    Path(tree.root, ".venv/lib").mkdir(parents=True)
+    Path(tree.root, ".venv/pyvenv.cfg").write_bytes(b"made here")
+    Path(tree.root, ".venv/lib/x.py").write_bytes(b"made here")
     with Tree(tree.root, session="another") as again:
         recovered = again.recover()
         assert (recovered.state, recovered.number) == (TreeState.RECREATED, 0)

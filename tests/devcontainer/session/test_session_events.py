@@ -68,10 +68,20 @@ def test_an_agents_events_have_their_own_keys_and_the_sessions_names() -> None:
          "error": None, **names}]
 
 
+def test_what_is_found_when_the_first_version_stands_there_is_told() -> None:
+    told: list[Any] = []
+    session = session_of("mirror", told)
+    session._on_agent_event({"event": "detection", "pack": "python", "command": ["flask"],
+                             "notes": ["a note"], "project": "other"})
+    assert told == [{"event": "detection", "pack": "python", "command": ["flask"],
+                     "notes": ["a note"], "project": "p", "target": "t"}]
+    assert session.view.notes == ["a note"]
+
+
 def test_of_what_a_target_says_that_it_found_only_the_known_counts() -> None:
     assert detection({"detection": {"event": "generation", "project": "x", "pack": "python",
                                     "port": True, "notes": [1], "command": ["a"]}}) == {
-        "pack": "python", "command": ["a"]}
+        "event": "detection", "pack": "python", "command": ["a"]}
     assert detection({"detection": [1]}) == detection({}) == {}
 
 

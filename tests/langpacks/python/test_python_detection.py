@@ -281,6 +281,8 @@ GIVEN = {
     "uv run": Given(("uv", "run", "uvicorn", "main:app"),
                     ("/project/.venv/bin/uvicorn", "main:app"), "uvicorn", 8000,
                     "uv run is left out"),
+    "uv run of a script": Given(("uv", "run", "app.py"), (VENV, "app.py"),
+                                note="uv run is left out"),
     "uv run with options stays": Given(("uv", "run", "--with", "rich", "app.py"),
                                        ("uv", "run", "--with", "rich", "app.py")),
     "poetry run --": Given(("poetry", "run", "--", "python", "app.py"), (VENV, "app.py"),

@@ -178,10 +178,14 @@ class Tree:
         self._look(touched)
 
     def foreign(self, limit: int = 100) -> tuple[str, ...]:
-        """Files in the tree that were not put there, ``limit`` at most; compiled code left out."""
+        """Files in the tree that were not put there, ``limit`` at most; left out are compiled code
+        and Python's environments, which are made in the tree."""
         found: list[str] = []
         for folder, folders, names in os.walk(self.root):
             base = os.path.relpath(folder, self.root)
+            if "pyvenv.cfg" in names and base != ".":
+                folders.clear()
+                continue
             folders[:] = sorted(name for name in folders if name != "__pycache__")
             for name in sorted(names):
                 path = name if base == "." else f"{base}/{name}"

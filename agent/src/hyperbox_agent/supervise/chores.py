@@ -1,9 +1,9 @@
-"""What is run around a reload: ``pre``, the pack's install steps, ``post``."""
+"""What is run around a reload: ``pre``, the pack's steps, ``post``."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from hyperbox_agent.core.clock import Clock
@@ -16,7 +16,6 @@ from hyperbox_agent.supervise.output import Line
 from hyperbox_agent.supervise.process import Spawn
 from hyperbox_agent.supervise.starter import Starter
 from hyperbox_agent.supervise.steps import failed, run_step
-from hyperbox_langpacks.base import FileChange, Pack, PackError
 
 STEP_TIMEOUT = 1800.0
 """A first install compiles things at times; nothing sensible takes half an hour."""
@@ -25,10 +24,9 @@ STEP_TIMEOUT = 1800.0
 class Chores:
     """Each raises ProgramError for a command that fails; cancelled, it ends what it started."""
 
-    def __init__(self, config: AppConfig, pack: Pack | None, starter: Starter, mark: str,
-                 clock: Clock, sink: Sink) -> None:
+    def __init__(self, config: AppConfig, starter: Starter, mark: str, clock: Clock,
+                 sink: Sink) -> None:
         self._config = config
-        self._pack = pack
         self._starter = starter
         self._mark = mark
         self._clock = clock
@@ -37,34 +35,20 @@ class Chores:
     async def before(self, number: int, root: str) -> None:
         """``[reload] pre``."""
         for command in self._config.pre:
-            await self._run("[reload] pre", command, number, root)
+            await self.step("[reload] pre", command, number, root)
 
     async def after(self, number: int, root: str) -> None:
         """``[reload] post``. What fails here is told; the version is live already."""
         for command in self._config.post:
             try:
-                await self._run("[reload] post", command, number, root)
+                await self.step("[reload] post", command, number, root)
             except ProgramError as error:
                 self._sink({"event": "problem", "message": error.message, "number": number})
                 return
 
-    async def install(self, number: int, root: str, changes: Sequence[FileChange]) -> str | None:
-        """The pack's install plan; gives its reason, None where there is nothing to do."""
-        if self._pack is None:
-            return None
-        try:
-            plan = self._pack.install(self._starter.view(root), self._starter.found, changes)
-        except PackError as error:
-            raise ProgramError(error.message, file=error.file, line=error.line,
-                               hint=error.hint) from error
-        if plan is None:
-            return None
-        for step in plan.steps:
-            await self._run("the install step", step.argv, number, root, step.env, step.cwd)
-        return plan.why
-
-    async def _run(self, what: str, command: ShellOrArgv, number: int, root: str,
+    async def step(self, what: str, command: ShellOrArgv, number: int, root: str,
                    env: Mapping[str, str] | None = None, cwd: str = "") -> None:
+        """One command, run to its end in the program's environment; its output is told."""
         whole = {**self._starter.env(root), **(env or {}), "HYPERBOX_NUMBER": str(number)}
         shown = command if isinstance(command, str) else " ".join(command)
 

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from hyperbox_agent.core.clock import Clock
@@ -14,12 +15,13 @@ from hyperbox_agent.core.entries import Change, Manifest
 from hyperbox_agent.core.generation import Outcome, Verdict
 from hyperbox_agent.core.pulls import PullRules
 from hyperbox_agent.core.words import argv_of
-from hyperbox_agent.errors import AgentError
+from hyperbox_agent.errors import AgentError, ProgramError
 from hyperbox_agent.home import run_folder
 from hyperbox_agent.store.pruning import Keep
 from hyperbox_agent.supervise import records
 from hyperbox_agent.supervise.adoption import end_left
 from hyperbox_agent.supervise.config import AppConfig
+from hyperbox_agent.supervise.environments import as_facts
 from hyperbox_agent.supervise.family import marked
 from hyperbox_agent.supervise.in_place import InPlace
 from hyperbox_agent.supervise.learned import read_json
@@ -30,7 +32,15 @@ from hyperbox_agent.supervise.port import Port
 from hyperbox_agent.supervise.pulling import Pulls
 from hyperbox_agent.supervise.supervisor import Locate, Supervisor
 from hyperbox_agent.supervise.transaction import Permit, Stage, Transaction, Work
-from hyperbox_langpacks.base import Command, Detection, Pack, PackError, Rung, RungChoice
+from hyperbox_langpacks.base import (
+    Command,
+    Detection,
+    Pack,
+    PackError,
+    ProjectView,
+    Rung,
+    RungChoice,
+)
 from hyperbox_langpacks.registry import find_pack
 from hyperbox_langpacks.view import FolderView
 
@@ -70,6 +80,20 @@ class Ready:
     detection: Mapping[str, Any]
 
 
+NOTHING_YET = Detection("none", Command(()), "nothing was brought here yet", 0.0)
+
+
+def _detect(config: HostConfig, view: ProjectView) -> tuple[Pack | None, Detection]:
+    """The pack that fits what stands in ``view``, and what it found. Raises ProgramError."""
+    app = AppConfig.from_json(config.app)
+    command = Command(argv_of(app.command), dict(app.env), app.cwd) if app.command else None
+    try:
+        return find_pack(view, os.environ, command)
+    except PackError as error:
+        raise ProgramError(error.message, file=error.file, line=error.line,
+                           hint=error.hint) from error
+
+
 class Host:
     """One program on one target. Lives on one event loop; survives its links."""
 
@@ -86,7 +110,6 @@ class Host:
         self._supervisor: Supervisor | None = None
         self._transaction: Transaction | None = None
         self._mirror: Mirror | None = None
-        self._found: Detection | None = None
         self.pulls: Pulls | None = None
         self._permits: dict[int, Permit] = {}
         self._configuring = asyncio.Lock()
@@ -112,11 +135,12 @@ class Host:
         await self._end()
         try:
             self._open_stage(config)
-            pack, self._found = self._detect(config)
+            pack, found = self._detect_ahead(config)
             self._supervisor = Supervisor(
-                AppConfig.from_json(config.app), pack, self._found, FolderView(config.root),
+                AppConfig.from_json(config.app), pack, found, FolderView(config.root),
                 self.home, clock=self._clock, sink=self._sink, room=self._room,
-                locate=self._where)
+                locate=self._where, detect=partial(_detect, config),
+                own_tree=self._mirror is not None)
             self._remember(config)
             self.config = config
             return await self._open(self._supervisor, config)
@@ -248,23 +272,20 @@ class Host:
     def _stage(self, config: HostConfig) -> Stage:
         return self._mirror if self._mirror is not None else InPlace(config.root)
 
-    def _detect(self, config: HostConfig) -> tuple[Pack | None, Detection]:
-        app = AppConfig.from_json(config.app)
-        command = None
-        if app.command:
-            command = Command(argv_of(app.command), dict(app.env), app.cwd)
+    def _detect_ahead(self, config: HostConfig) -> tuple[Pack | None, Detection]:
+        """What is to be run, as far as it shows now: a tree of our own may still be empty, and is
+        looked at again when the first version stands in it."""
         try:
-            return find_pack(FolderView(config.root), os.environ, command)
-        except PackError as error:
-            raise AgentError(error.message, file=error.file, line=error.line,
-                             hint=error.hint) from error
+            return _detect(config, FolderView(config.root))
+        except ProgramError:
+            if self._mirror is None:
+                raise
+            return None, NOTHING_YET
 
     def _ready(self, *, adopted: bool) -> Ready:
         mirror = self._mirror
-        found = self._found
-        detection = {} if found is None else {
-            "pack": found.pack, "why": found.why, "command": list(found.command.argv),
-            "port": found.port, "notes": list(found.notes), "framework": found.framework}
+        found = self.supervisor.found
+        detection = {} if found is NOTHING_YET else as_facts(found)
         return Ready(adopted, self.supervisor.serving, mirror.state if mirror else "known",
                      mirror.base if mirror else None, detection)
 

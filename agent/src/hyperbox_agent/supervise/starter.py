@@ -21,7 +21,15 @@ from hyperbox_agent.supervise.launch import (
 from hyperbox_agent.supervise.output import Room
 from hyperbox_agent.supervise.process import Child, Pipes, open_pipes, open_terminal, spawn
 from hyperbox_agent.supervise.warm import Spare, Start
-from hyperbox_langpacks.base import Detection, LaunchSpec, Pack, PackError, ProjectView, Rung
+from hyperbox_langpacks.base import (
+    Detection,
+    LaunchSpec,
+    Pack,
+    PackError,
+    ProjectView,
+    Rung,
+    WorkerSpec,
+)
 from hyperbox_langpacks.view import FolderView
 
 OnReport = Callable[[Instance, Mapping[str, Any]], None]
@@ -35,25 +43,38 @@ class Starter:
     def __init__(self, config: AppConfig, pack: Pack | None, found: Detection, view: ProjectView,
                  code_dir: str, run_dir: str, mark: str, environ: Mapping[str, str], clock: Clock,
                  sink: Sink, on_report: OnReport, room: Room | None) -> None:
+        self.pack = pack
         self.found = found
+        self.environ = environ
+        """The agent's own variables."""
         self.peers: str | None = None
         """The table of client addresses, where there is a port."""
         self._config = config
-        self._pack = pack
         self._view = view
         self._code_dir = code_dir
         self._run_dir = run_dir
         self._mark = mark
-        self._environ = environ
         self._clock = clock
         self._sink = sink
         self._on_report = on_report
         self._room = room
         self._spec: tuple[str, LaunchSpec] | None = None
 
-    def forget(self) -> None:
-        """The environment has changed: ask the pack again how the program is started."""
+    def fit(self, pack: Pack | None, found: Detection) -> None:
+        """From now on this is what is started; the pack is asked again how, for the environment
+        may have changed, too."""
+        self.pack, self.found = pack, found
         self._spec = None
+
+    def worker_spec(self) -> WorkerSpec | None:
+        """How its worker is started, where it has one."""
+        if self.pack is None:
+            return None
+        try:
+            return self.pack.worker(self._view, self.found, self._code_dir)
+        except PackError as error:
+            self._sink({"event": "problem", "message": error.message})
+            return None
 
     def view(self, root: str) -> ProjectView:
         """The project as it is at ``root``."""
@@ -65,14 +86,14 @@ class Starter:
         Raises ProgramError."""
         launched = self._launch(root).env
         added = {name: launched[name] for name in _ACTIVATED if name in launched}
-        return program_env(self._config, root, self._environ, {**self.found.command.env, **added})
+        return program_env(self._config, root, self.environ, {**self.found.command.env, **added})
 
     def cold(self, serial: int, number: int, root: str) -> Instance:
         """A new process. Raises ProgramError."""
         spec = self._launch(root)
         config = self._config
         here = self._here(serial, number, root)
-        plan = plan_launch(config, spec, self.found, here, self._environ)
+        plan = plan_launch(config, spec, self.found, here, self.environ)
         ends = open_terminal(plan.spawn.size) if config.tty else open_pipes()
         child = spawn(plan.spawn, ends, self._clock)
         instance = self._instance(Identity(serial, number, Rung.COLD, root, here.mark), child,
@@ -101,7 +122,7 @@ class Starter:
     def start_of(self, root: str, here: Surroundings | None = None) -> Start:
         """What a forked child becomes; without ``here`` as far as it is known ahead."""
         spec = self._launch(root)
-        env = program_env(self._config, root, self._environ, spec.env)
+        env = program_env(self._config, root, self.environ, spec.env)
         if here is not None:
             env.update(hyperbox_env(here))
         if self._config.port is not None:
@@ -126,7 +147,7 @@ class Starter:
     def _launch(self, root: str) -> LaunchSpec:
         if self._spec is None or self._spec[0] != root:
             try:
-                spec = launch_spec(self._config, self._pack, self.found, self.view(root),
+                spec = launch_spec(self._config, self.pack, self.found, self.view(root),
                                    self._code_dir)
             except PackError as error:
                 raise ProgramError(error.message, file=error.file, line=error.line,

@@ -21,6 +21,7 @@ from hyperbox_agent.supervise.adoption import Adopted
 from hyperbox_agent.supervise.attempt import Attempt, Attempts
 from hyperbox_agent.supervise.chores import Chores
 from hyperbox_agent.supervise.config import AppConfig
+from hyperbox_agent.supervise.environments import Detect, Environments
 from hyperbox_agent.supervise.health import after_exit
 from hyperbox_agent.supervise.instance import Instance, Sink, texts
 from hyperbox_agent.supervise.learned import LearnedModules
@@ -41,12 +42,10 @@ from hyperbox_langpacks.base import (
     Diagnostic,
     FileChange,
     Pack,
-    PackError,
     ProjectView,
     RunFacts,
     Rung,
     RungChoice,
-    WorkerSpec,
 )
 
 __all__ = ["Adopted", "Permit", "Reloaded", "Supervisor"]
@@ -65,13 +64,14 @@ class Supervisor:
 
     def __init__(self, config: AppConfig, pack: Pack | None, found: Detection, view: ProjectView,
                  home: str, *, clock: Clock, sink: Sink, room: Room | None = None,
-                 locate: Locate | None = None, environ: Mapping[str, str] | None = None) -> None:
+                 locate: Locate | None = None, environ: Mapping[str, str] | None = None,
+                 detect: Detect | None = None, own_tree: bool = False) -> None:
         """``room`` is awaited after each piece of output (back-pressure). ``locate`` is asked
-        before an older version is started again; without it, it is started where it ran."""
+        before an older version is started again; without it, it is started where it ran. With an
+        ``own_tree`` what stands there is known only when the first version is to be started:
+        ``detect`` is asked again then, and where the environment has changed."""
         self.config = config
         self._only_told = Listed(config.notify, NOTIFY)
-        self._pack = pack
-        self._found = found
         self._view = view
         self._clock = clock
         self._sink = sink
@@ -83,12 +83,15 @@ class Supervisor:
                                 dict(os.environ if environ is None else environ), clock, sink,
                                 self._reported, room)
         self._warm = Warm(
-            self._worker_spec(code), found.interpreter or "", found.framework, view.root,
+            self._starter.worker_spec(), found.interpreter or "", found.framework, view.root,
             lambda: self._starter.start_of(view.root),
             LearnedModules(os.path.join(home, "learned.json")), mark, clock, sink)
         self._service = Service(config, home, run, mark, view.root, self._warm, clock, sink)
         self._attempts = Attempts(config, self._starter, self._warm, self._service, clock)
-        self._chores = Chores(config, pack, self._starter, mark, clock, sink)
+        self._chores = Chores(config, self._starter, mark, clock, sink)
+        self._environments = Environments(self._starter, self._chores, home, sink, detect=detect,
+                                          makes=own_tree)
+        self._own_tree = own_tree
         self._revival = Revival(clock)
         self._reaper = Reaper(clock)
         self._writes = Writes()
@@ -98,15 +101,6 @@ class Supervisor:
         self._changes: tuple[FileChange, ...] = ()
         self._stopping: asyncio.Task[None] | None = None
 
-    def _worker_spec(self, code: str) -> WorkerSpec | None:
-        if self._pack is None:
-            return None
-        try:
-            return self._pack.worker(self._view, self._found, code)
-        except PackError as error:
-            self._sink({"event": "problem", "message": error.message})
-            return None
-
     # -- life -------------------------------------------------------------------------------------
 
     async def open(self) -> Adopted | None:
@@ -115,6 +109,7 @@ class Supervisor:
         Raises PortError when the port can't be held.
         """
         become_subreaper()
+        await self._environments.recover()
         self._starter.peers = await self._service.open_port()
         adopted = await self._service.adopt(self._starter.adopt)
         if self._service.live is not None:
@@ -143,6 +138,7 @@ class Supervisor:
         await self._service.close()
         await self._reaper.close()
         self._reaper.sweep()
+        self._environments.close()
 
     # -- questions --------------------------------------------------------------------------------
 
@@ -155,6 +151,11 @@ class Supervisor:
     def root(self) -> str:
         """Where the version that answers now runs."""
         return self._service.root
+
+    @property
+    def found(self) -> Detection:
+        """What is run, as it was found last."""
+        return self._starter.found
 
     @property
     def highest(self) -> Rung:
@@ -191,7 +192,7 @@ class Supervisor:
 
     async def gate(self, files: Sequence[tuple[str, str]]) -> tuple[Diagnostic, ...]:
         """Check files, given as (path, absolute file to read), before the program can see them."""
-        pack = self._pack
+        pack = self._starter.pack
         if pack is None:
             return ()
         return await self._warm.gate([one for one in files if pack.wants_gate(one[0])])
@@ -203,12 +204,13 @@ class Supervisor:
         if live is not None and self.config.rung >= Rung.NOTIFY and changes and all(
                 self._only_told(one.path, is_dir=one.kind == "dir") for one in changes):
             return RungChoice(Rung.NOTIFY, NOTIFY)
-        if self._pack is None:
+        pack = self._starter.pack
+        if pack is None:
             return RungChoice(Rung.COLD, "no language pack knows this program")
         loaded = live.loaded if live is not None else frozenset()
         facts = RunFacts(live is not None, loaded, self._warm.ready, self._warm.refused,
                          self.config.rung, self._warm.known, live is not None and live.has_told)
-        return self._pack.choose(self._view, self._found, changes, facts)
+        return pack.choose(self._view, self._starter.found, changes, facts)
 
     @asynccontextmanager
     async def quiet(self) -> AsyncIterator[dict[str, Any]]:
@@ -293,10 +295,30 @@ class Supervisor:
             return await self._without_process(number, choice, leave.permit)
         if self.serving is None:
             self._service.tell(State.STARTING, number)
-        why = await self._prepare_environment(number, choice, root)
-        if self.config.overlaps or live is None:
-            return await self._beside(number, choice.rung, why, root, leave)
-        return await self._instead(number, choice.rung, why, root, leave.permit)
+        first = self.serving is None
+        if choice.rung < Rung.REINSTALL and not (first and self._own_tree):
+            return await self._start(number, choice, root, leave)
+        async with self._environments.tried(number, root, self._changes, first=first) as trial:
+            why = f"{choice.why}; {trial.done}" if trial.done else choice.why
+            reloaded = await self._start(number, RungChoice(choice.rung, why), root, leave)
+            trial.live = reloaded.ok
+        if trial.is_other:
+            await self._refit()
+        return reloaded
+
+    async def _start(self, number: int, choice: RungChoice, root: str, leave: Leave) -> Reloaded:
+        await self._chores.before(number, root)
+        if self.config.overlaps or self._service.live is None:
+            return await self._beside(number, choice.rung, choice.why, root, leave)
+        return await self._instead(number, choice.rung, choice.why, root, leave.permit)
+
+    async def _refit(self) -> None:
+        """What prepares the next version is of the environment as it is now."""
+        found = self._starter.found
+        await self._warm.refit(self._starter.worker_spec(), found.interpreter or "",
+                               found.framework)
+        if self._service.live is not None and self._warm.has_learned:
+            self._nudge()
 
     async def _without_process(self, number: int, choice: RungChoice,
                                permit: Permit) -> Reloaded:
@@ -309,17 +331,6 @@ class Supervisor:
                         "paths": [change.path for change in self._changes]})
         self._service.save()
         return Reloaded(True, False, choice.rung, choice.why, ms={"reload": 0.0, "health": 0.0})
-
-    async def _prepare_environment(self, number: int, choice: RungChoice, root: str) -> str:
-        """Install where that is the rung, then ``pre``; gives the reason for the trace."""
-        why = choice.why
-        if choice.rung >= Rung.REINSTALL:
-            installed = await self._chores.install(number, root, self._changes)
-            why = f"{why}; {installed}" if installed else why
-            self._starter.forget()
-            await self._warm.reset()
-        await self._chores.before(number, root)
-        return why
 
     async def _beside(self, number: int, rung: Rung, why: str, root: str,
                       leave: Leave) -> Reloaded:
@@ -399,6 +410,7 @@ class Supervisor:
 
     def _failed(self, attempt: Attempt) -> Reloaded:
         service = self._service
+        self._environments.back_out()
         if attempt.instance is not None:
             service.dispose(attempt.instance)
         service.error = attempt.verdict.failure

@@ -321,9 +321,8 @@ class Transaction:
         return not work.permit.refused and self._stage.untouched(work)
 
     def _choose(self, work: Work) -> RungChoice:
-        if work.first:
-            return RungChoice(Rung.COLD, "first start")
-        return self._supervisor.choose(file_changes(work.changes))
+        choice = self._supervisor.choose(file_changes(work.changes))
+        return RungChoice(Rung.COLD, "first start") if work.first else choice
 
     def _superseded(self, work: Work) -> Outcome:
         return self._outcome(work, Verdict.SUPERSEDED, Rung.NOTHING, "a newer save came", None)

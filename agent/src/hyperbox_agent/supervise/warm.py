@@ -253,12 +253,15 @@ class Warm:
         if self._refreshing is None or self._refreshing.done():
             self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
 
-    async def reset(self) -> None:
-        """The environment was installed anew: what was prepared is out of date."""
-        await cancel(self._refreshing)
+    async def refit(self, spec: WorkerSpec | None, interpreter: str,
+                    framework: str | None) -> None:
+        """The environment was made or installed anew: what was prepared is out of date."""
+        self._spec, self._interpreter, self._framework = spec, interpreter, framework
+        await cancel(self._refreshing, self._starting)
         await self._drop_worker()
         self._now.refused = None
         self._fresh = 0
+        self.open()
 
     async def close(self) -> None:
         """End all of it. Safe to call twice."""

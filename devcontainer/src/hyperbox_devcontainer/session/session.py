@@ -81,11 +81,7 @@ class Session:
     async def _connect(self) -> None:
         agent, ready = await self._connection.open(
             self._source, self._base, self._on_agent_event, self._begin, self._pulling)
-        detection = told.detection(ready.facts)
-        self.view.notes = list(detection.get("notes", ()))
-        if detection:
-            self._tell({**detection, "event": "detection", "project": self.options.project,
-                        "target": self.options.target})
+        self._detected(told.detection(ready.facts))
         await self._begin(ready)
         self._pipeline.attach(agent)
 
@@ -297,14 +293,21 @@ class Session:
         elif kind == "missing":
             if mirrored:
                 self._missing.opened(taken["path"])
+        elif kind == "detection":
+            self._detected(taken)
         elif kind == "state":
             self._live = taken.get("number") if taken["state"] == "live" else self._live
             self.view.url = taken.get("url") or self.view.url
             self.view.pid = taken.get("pid")
             self._state(State(taken["state"]), taken.get("number"))
         else:
-            self._tell({**taken, "project": self.options.project,
-                        "target": self.options.target})
+            self._tell({**taken, "project": self.options.project, "target": self.options.target})
+
+    def _detected(self, found: Mapping[str, Any]) -> None:
+        """What is run: known when the target answers, or when the first version stands there."""
+        if found:
+            self.view.notes = list(found.get("notes", ()))
+            self._tell({**found, "project": self.options.project, "target": self.options.target})
 
     def _pulled(self, paths: Sequence[str]) -> None:
         self._tell(events.pulled_event(self.options.project, self.options.target, paths))

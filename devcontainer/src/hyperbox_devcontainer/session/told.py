@@ -51,6 +51,9 @@ def _command(value: object) -> bool:
 
 
 _STATE: Mapping[str, Check] = {"state": _state, "number": _whole, "url": _text, "pid": _whole}
+_DETECTION: Mapping[str, Check] = {
+    "pack": _text, "why": _text, "command": _command, "port": _whole, "notes": _texts,
+    "framework": _text}
 _EVENTS: Mapping[str, Mapping[str, Check]] = {
     "log": {"stream": {"stdout", "stderr"}.__contains__, "number": _whole, "text": _text,
             "partial": _true},
@@ -65,11 +68,10 @@ _EVENTS: Mapping[str, Mapping[str, Check]] = {
     "wrote": {"paths": _texts},
     "written": {},
     "missing": {"path": _text},
+    "detection": _DETECTION,
 }
-_NEEDED = {"state": "state", "problem": "message", "missing": "path", "phase": "phase"}
-_DETECTION: Mapping[str, Check] = {
-    "pack": _text, "why": _text, "command": _command, "port": _whole, "notes": _texts,
-    "framework": _text}
+_NEEDED = {"state": "state", "problem": "message", "missing": "path", "phase": "phase",
+           "detection": "pack"}
 
 
 def taken(event: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -86,9 +88,10 @@ def taken(event: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def detection(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What counts of what an agent says that it found."""
+    """The event of what an agent says that it found, as far as that counts; empty: nothing."""
     found = facts.get("detection")
-    return _only(found, _DETECTION) if isinstance(found, Mapping) else {}
+    known = _only(found, _DETECTION) if isinstance(found, Mapping) else {}
+    return {"event": "detection", **known} if known else {}
 
 
 def _only(given: Mapping[str, Any], keys: Mapping[str, Check]) -> dict[str, Any]:

@@ -105,6 +105,8 @@ def unwrap_runner(argv: Sequence[str]) -> tuple[tuple[str, ...], str | None]:
         rest = rest[1:]
     if not rest or rest[0].startswith("-"):
         return argv, None
+    if runner == "uv" and rest[0].endswith((".py", ".pyw")):
+        rest = ("python", *rest)  # as uv does
     return rest, f"{runner} {argv[1]}"
 
 

@@ -73,6 +73,24 @@ def environment_of(view: ProjectView, program: str) -> Environment | None:
                        is_own, installed(view, prefix))
 
 
+def own_folder(view: ProjectView, found: Environment) -> str | None:
+    """The environment's folder, where it is the project's own, to be changed for it alone.
+
+    Not a system's or conda's base, and not the one that stands in the tree of another project.
+    """
+    if not found.is_own:
+        return None
+    prefix = os.path.normpath(found.prefix)
+    home, name = os.path.split(prefix)
+    root = view.root.rstrip("/")
+    if prefix.startswith(root + "/"):
+        return prefix
+    in_another_tree = name in IN_TREE and not (root + "/").startswith(home + "/")
+    is_environment = view.exists(os.path.join(prefix, "pyvenv.cfg")) or (
+        os.path.basename(home) == "envs" and view.is_dir(os.path.join(prefix, "conda-meta")))
+    return prefix if is_environment and not in_another_tree else None
+
+
 def find_manager(view: ProjectView) -> str | None:
     """uv, poetry, pipenv, conda or pip: what is named by the project's files."""
     if view.exists("uv.lock"):

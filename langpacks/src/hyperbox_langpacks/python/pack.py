@@ -29,10 +29,15 @@ from hyperbox_langpacks.python.commands import (
     with_port,
     without_reloader,
 )
-from hyperbox_langpacks.python.environment import Environment, environment_of, find_environment
+from hyperbox_langpacks.python.environment import (
+    Environment,
+    environment_of,
+    find_environment,
+    own_folder,
+)
 from hyperbox_langpacks.python.files import shim_folder
 from hyperbox_langpacks.python.frameworks import choose_start
-from hyperbox_langpacks.python.install import plan_install
+from hyperbox_langpacks.python.install import plan_install, plan_making
 from hyperbox_langpacks.python.rungs import choose, surroundings
 from hyperbox_langpacks.python.searchpath import (
     entries_of,
@@ -67,15 +72,16 @@ class PythonPack:
         command = Command(argv, with_search_path(choice.env or {}, environ))
         why = f"{choice.why}; run by {environment.why}"
         return Detection(self.name, command, why, choice.certainty, choice.framework, choice.port,
-                         None, environment.interpreter, None, choice.notes)
+                         None, environment.interpreter, None, choice.notes,
+                         own_folder(view, environment))
 
     def complete(self, view: ProjectView, environ: Mapping[str, str],
                  command: Command) -> Detection:
         """The user's command with what can be known about it. Raises PackError: not Python's."""
         unwrapped, runner = unwrap_runner(command.argv)
         parsed = parse_command(unwrapped)
-        environment = (environment_of(view, parsed.argv[0] if parsed.argv else "")
-                       or find_environment(view, {**environ, **command.env}))
+        pinned = environment_of(view, parsed.argv[0] if parsed.argv else "")
+        environment = pinned or find_environment(view, {**environ, **command.env})
         _check_ours(view, environ, environment, parsed)
         notes: tuple[str, ...] = ()
         if runner is not None and environment.is_own:
@@ -90,7 +96,8 @@ class PythonPack:
         env = with_search_path(command.env, environ, own)
         return Detection(self.name, Command(argv, env, command.cwd),
                          f"the command is given; run by {environment.why}", 1.0, framework, port,
-                         None, environment.interpreter, None, notes)
+                         None, environment.interpreter, None, notes,
+                         own_folder(view, environment), pinned is not None)
 
     def wants_gate(self, path: str) -> bool:
         """Python source, and the data files that a Python project reads."""
@@ -133,7 +140,12 @@ class PythonPack:
     def install(self, view: ProjectView, found: Detection,
                 changes: Sequence[FileChange]) -> InstallPlan | None:
         """See ``install.plan_install``."""
-        return plan_install(view, found.interpreter, changes)
+        return plan_install(view, found, changes)
+
+    def make(self, view: ProjectView, environ: Mapping[str, str],
+             found: Detection) -> InstallPlan | None:
+        """See ``install.plan_making``."""
+        return plan_making(view, environ, found)
 
 
 def _looks_like_python(view: ProjectView) -> bool:
