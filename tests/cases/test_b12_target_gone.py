@@ -85,7 +85,8 @@ def test_b12_a_killed_agent_is_replaced(tmp_path: Path) -> None:
         killed = agent_of(project)
         os.kill(killed, signal.SIGKILL)
         project.version("v2")
-        assert project.hb("flush").returncode == 0
+        flushed = project.hb("flush")
+        assert flushed.returncode == 0, (flushed.stdout, flushed.stderr, project.generations())
         eventually(lambda: ask(project.port) == "v2")
         assert agent_of(project) != killed
 

@@ -48,8 +48,10 @@ def test_rolling_back_runs_the_older_version_until_the_next_save(project: Projec
         project.version("v3")
         up.wait_generation(after=mark)
         source = (project.root / "ver.py").read_text()
+        mark = up.mark()
         rolled = project.hb("rollback", str(second["number"]))
         assert rolled.returncode == 0, rolled.stderr
+        up.wait_generation(after=mark, rollback=True)  # it is printed when the verb was answered
         assert project.ask() == "v2"
         assert (project.root / "ver.py").read_text() == source
         mark = up.mark()

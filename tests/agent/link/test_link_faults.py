@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import pytest
 
 from hyperbox_agent.clock import SystemClock
-from hyperbox_agent.core.frames import FrameDecoder, encode
+from hyperbox_agent.core.frames import MAX_PAYLOAD, FrameDecoder, encode
 from hyperbox_agent.errors import (
     AgentError,
     LinkLostError,
@@ -23,7 +24,7 @@ from hyperbox_agent.link.connection import Limits, Link, Reply, Request
 from hyperbox_agent.link.flow import U64
 from hyperbox_agent.link.hello import MAGIC, NOISE_LIMIT, Hello
 from hyperbox_agent.link.memory import MemoryStream, memory_pair
-from hyperbox_agent.link.stream import ByteStream, FdStream
+from hyperbox_agent.link.stream import ByteStream, FdStream, socket_stream
 
 Streams = Callable[[], tuple[ByteStream, ByteStream]]
 AGENT = Hello("agent", 1 << 20).encode()
@@ -333,6 +334,49 @@ async def test_a_stream_that_breaks_on_writing_is_a_lost_link() -> None:
         await link.call("x", timeout=None)
     assert "the cable is out" in (await link.closed).message
     await link.close()
+
+
+async def _called(link: Link) -> None:
+    await link.call("x", {}, b"payload", timeout=None)
+
+
+async def _called_with_much(link: Link) -> None:
+    await link.call("x", {}, bytes(1 << 20), timeout=None)
+
+
+async def _opened(link: Link) -> None:
+    await link.open("x", {}, timeout=None)
+
+
+async def _pinged(link: Link) -> None:
+    await link.ping(60.0)
+
+
+@pytest.mark.parametrize("ask", [_called, _called_with_much, _opened, _pinged])
+async def test_what_finds_by_asking_that_the_peer_is_dead_does_not_wait_for_it(
+        ask: Callable[[Link], Any]) -> None:
+    """The write fails before the loop has read the end: a peer that was killed just now."""
+    ours, theirs = socket.socketpair()
+    link = make_link(socket_stream(ours))
+    theirs.send(AGENT)
+    await link.start({}, 5)
+    theirs.close()
+    with pytest.raises(LinkLostError):
+        await asyncio.wait_for(ask(link), 5)
+    assert link.lost is not None
+    await link.close()
+
+
+async def test_a_body_over_the_limit_leaves_the_link_as_it_was(links: Any) -> None:
+    near, far = await links()
+    far.handle("echo", _echo)
+    with pytest.raises(ProtocolError):
+        await near.call("echo", {"text": "x" * (MAX_PAYLOAD + 1)}, timeout=5)
+    assert (await near.call("echo", {"text": "y"}, timeout=5)).body == {"text": "y"}
+
+
+async def _echo(request: Request) -> Mapping[str, Any]:
+    return request.body
 
 
 async def test_an_end_inside_a_frame_is_named() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,12 +44,14 @@ class Calls:
         """See ``Link.call``."""
         number = self._number()
         lane = Lane()
-        more = self._line.begin(kinds.CALL, number, {"op": op, "body": dict(body)}, payload)
-        self._lanes[number] = lane
-        if more:
-            lane.outlet = self._line.outlet(number)
-            lane.task = self._line.spawn(send_payload(lane.outlet, payload))
-        return await self._answer(number, op, timeout)
+
+        def begin() -> None:
+            head = {"op": op, "body": dict(body)}
+            if self._line.begin(kinds.CALL, number, head, payload):
+                lane.outlet = self._line.outlet(number)
+                lane.task = self._line.spawn(send_payload(lane.outlet, payload))
+
+        return await self._answer(number, lane, op, timeout, begin)
 
     async def open(self, op: str, body: Mapping[str, Any],
                    timeout: float | None) -> tuple[Channel, Mapping[str, Any]]:
@@ -61,9 +63,10 @@ class Calls:
 
         inlet, outlet = self._line.inlet(number), self._line.outlet(number)
         channel = Channel(number, inlet, outlet, lambda _said: None, close)
-        self._line.outbox.post(kinds.OPEN, number, dump({"op": op, "body": dict(body)}))
-        self._lanes[number] = Lane(inlet, outlet, channel)
-        answer = await self._answer(number, op, timeout)
+        answer = await self._answer(
+            number, Lane(inlet, outlet, channel), op, timeout,
+            lambda: self._line.outbox.post(
+                kinds.OPEN, number, dump({"op": op, "body": dict(body)})))
         return channel, answer.body
 
     def lane(self, number: int) -> Lane | None:
@@ -143,9 +146,16 @@ class Calls:
         if lane is not None and lane.channel is None:
             self._over(number)
 
-    async def _answer(self, number: int, op: str, timeout: float | None) -> Answer:
+    async def _answer(self, number: int, lane: Lane, op: str, timeout: float | None,
+                      begin: Callable[[], None]) -> Answer:
+        """``begin`` sends it: a link that proves to be lost by that must find us waiting."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = future
+        self._lanes[number], self._waiting[number] = lane, future
+        try:
+            begin()
+        except BaseException:
+            del self._lanes[number], self._waiting[number]  # nothing of it went out
+            raise
         timer = None if timeout is None else after(
             self._line.clock, timeout, lambda: _refuse(future, LinkTimeoutError(
                 f"{op}: no answer within {timeout:g} s")))

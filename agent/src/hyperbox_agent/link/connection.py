@@ -177,6 +177,7 @@ class Link:
         began = self._clock.now()
         pong = asyncio.get_running_loop().create_future()
         word = self._ping()
+        self._check()  # sending it may have shown that nobody is there
         self._pings[word] = pong
 
         async def answered() -> None:
