@@ -14,7 +14,7 @@ from pathlib import Path
 from bench.apps import Project
 from bench.cli import time_command
 from bench.probe import Prober
-from bench.reload import EDIT_SECONDS, SETTLED_SECONDS, WARM_UP_EDITS
+from bench.reload import SETTLED_SECONDS, WARM_UP_EDITS, pause, timed_edit
 from bench.stats import percentile
 from bench.subjects import BenchError, Subject, free_port
 
@@ -35,12 +35,10 @@ class Edited:
 
     def edit(self) -> None:
         """Save once, and wait for the first answer that shows it. Raises BenchError."""
-        before = time.perf_counter()
-        self.subject.edit(self.project, self.project.version + 1)
-        seen = self._prober.until(self.project.answer, EDIT_SECONDS)
-        if seen is None:
+        took = timed_edit(self.subject, self.project, self._prober)
+        if took is None:
             raise BenchError(f"{self.subject.name}: an edit never went live")
-        self.took.append((seen - before) * 1000)
+        self.took.append(took)
 
 
 def edits(subjects: Sequence[Subject], scratch: Path, rounds: int = ROUNDS) -> dict[str, float]:
@@ -53,7 +51,7 @@ def edits(subjects: Sequence[Subject], scratch: Path, rounds: int = ROUNDS) -> d
         time.sleep(SETTLED_SECONDS)
         for _ in range(WARM_UP_EDITS + rounds):
             for one in up:
-                time.sleep(rng.uniform(0.15, 0.4))  # pollers have a phase
+                pause(rng)
                 one.edit()
         return {one.subject.name: percentile(one.took[WARM_UP_EDITS:], 0.5) for one in up}
     finally:

@@ -79,12 +79,14 @@ def measure(subject: Subject, plan: Plan, scratch: Path) -> dict[str, Any]:
             "quiet": quiet, "load": loaded, "stream": streamed}
 
 
-def _pause(rng: random.Random) -> None:
+def pause(rng: random.Random) -> None:
+    """What a person takes between two edits, at the least."""
     # Pollers have a phase: edits at even intervals would always meet the same one.
     time.sleep(rng.uniform(0.15, 0.4))
 
 
-def _timed_edit(subject: Subject, project: Project, prober: Prober) -> float | None:
+def timed_edit(subject: Subject, project: Project, prober: Prober) -> float | None:
+    """One edit, and how long in ms until an answer showed it; None: never."""
     before = time.perf_counter()
     subject.edit(project, project.version + 1)
     seen = prober.until(project.answer, EDIT_SECONDS)
@@ -97,16 +99,16 @@ def _quiet(subject: Subject, project: Project, port: int, edits: int,
     samples: dict[str, list[float]] = {name: [] for name in probers}
     lost = 0
     for _ in range(WARM_UP_EDITS):
-        _pause(rng)
-        _timed_edit(subject, project, probers["new"])
+        pause(rng)
+        timed_edit(subject, project, probers["new"])
     for number in range(edits):
-        _pause(rng)
+        pause(rng)
         name = ("new", "kept")[number % 2]
         if name == "kept":
             # A connection that the old version has answered on. Only here: an idle one alone
             # holds up some peers' restarts.
             probers["kept"].ask()
-        took = _timed_edit(subject, project, probers[name])
+        took = timed_edit(subject, project, probers[name])
         probers[name].close()
         if took is None:
             lost += 1
@@ -185,7 +187,7 @@ def _under_load(subject: Subject, project: Project, port: int, plan: Plan,
     edits = plan.own_load_edits if subject.own else plan.load_edits
     with load_process(port, plan.rate, subject.streams) as report:
         for number in range(edits):
-            _pause(rng)
+            pause(rng)
             if subject.own and number % 10 == 9:
                 broken += 1
                 held += _break_and_mend(number // 10, project, prober, journal)
@@ -212,8 +214,8 @@ def _beside_a_stream(subject: Subject, project: Project, port: int, edits: int,
         stream.sendall(b"GET /events HTTP/1.1\r\nHost: bench\r\n\r\n")
         stream.recv(1024)
         while len(samples) < edits:
-            _pause(rng)
-            took = _timed_edit(subject, project, prober)
+            pause(rng)
+            took = timed_edit(subject, project, prober)
             if took is None:
                 return {"edit_ms": summary(samples), "stopped": True}
             samples.append(took)

@@ -8,6 +8,8 @@ import signal
 import stat
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -268,21 +270,13 @@ def test_much_input_goes_through_a_command_that_answers_as_it_reads(live: Played
 
 
 def test_a_signal_does_not_wait_behind_input_that_nobody_reads(live: Played) -> None:
-    with subprocess.Popen([*live.argv(), "exec", "-i", "--", "sh", "-c", "echo on; exec sleep 99"],
-                          cwd=live.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                          env=live.environ) as process:
-        assert process.stdout is not None
-        assert process.stdin is not None
-        assert process.stdout.readline() == b"on\n"
-        os.set_blocking(process.stdin.fileno(), False)
-        fill(process.stdin.fileno())
+    with exec_with_input_full(live) as process:
         process.terminate()
         assert process.wait(PATIENCE) == 143
 
 
 def test_a_signal_does_not_wait_behind_output_that_nobody_reads(live: Played) -> None:
-    with subprocess.Popen([*live.argv(), "exec", "--", "sh", "-c", "echo $$; exec yes"],
-                          cwd=live.folder, stdout=subprocess.PIPE, env=live.environ) as process:
+    with exec_of(live, "--", "sh", "-c", "echo $$; exec yes") as process:
         assert process.stdout is not None
         command = int(process.stdout.readline())
         time.sleep(0.5)  # all on the way is full by then; if not, this tests less, and passes
@@ -296,16 +290,32 @@ def test_a_signal_does_not_wait_behind_output_that_nobody_reads(live: Played) ->
 
 
 def test_a_client_that_is_killed_with_its_input_full_ends_its_command(live: Played) -> None:
-    with subprocess.Popen([*live.argv(), "exec", "-i", "--", "sh", "-c", "echo on; exec sleep 99"],
-                          cwd=live.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                          env=live.environ) as process:
+    with exec_with_input_full(live) as process:
+        process.kill()
+        live.wait_asked(asked="exec closed")
+
+
+@contextmanager
+def exec_of(live: Played, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`exec` in the background; killed at the end, if it still is there."""
+    with subprocess.Popen([*live.argv(), "exec", *words], cwd=live.folder, env=live.environ,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def exec_with_input_full(live: Played) -> Iterator[subprocess.Popen[bytes]]:
+    """A command that reads nothing, with all of its standard input's way full."""
+    with exec_of(live, "-i", "--", "sh", "-c", "echo on; exec sleep 99") as process:
         assert process.stdout is not None
         assert process.stdin is not None
         assert process.stdout.readline() == b"on\n"
         os.set_blocking(process.stdin.fileno(), False)
         fill(process.stdin.fileno())
-        process.kill()
-        live.wait_asked(asked="exec closed")
+        yield process
 
 
 def fill(descriptor: int) -> None:

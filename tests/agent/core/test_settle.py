@@ -81,20 +81,16 @@ def test_one_recent_save_of_several_files_widens_the_window_until_it_is_old() ->
     assert settler.window() == CONFIG.proven
 
 
-def test_what_follows_a_batch_at_once_belongs_to_its_burst() -> None:
+@pytest.mark.parametrize(("path", "window"), [
+    ("b.py", CONFIG.burst),
+    ("a.py", CONFIG.proven)])
+def test_another_file_right_behind_a_batch_belongs_to_its_burst_and_the_same_one_does_not(
+        path: str, window: float) -> None:
     settler = trained(1, 1, 1, 1, 1)
     settler.event("a.py", True, 1000.0)
     settler.taken()
-    settler.event("b.py", True, 1000.03)
-    assert settler.window() == CONFIG.burst
-
-
-def test_the_same_file_saved_again_at_once_is_no_burst() -> None:
-    settler = trained(1, 1, 1, 1, 1)
-    settler.event("a.py", True, 1000.0)
-    settler.taken()
-    settler.event("a.py", True, 1000.03)
-    assert settler.window() == CONFIG.proven
+    settler.event(path, True, 1000.03)
+    assert settler.window() == window
 
 
 def test_two_batches_close_together_were_one_burst() -> None:

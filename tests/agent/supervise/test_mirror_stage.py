@@ -32,7 +32,7 @@ class Willing:
     async def gate(self, files: object) -> tuple[()]:
         return ()
 
-    def choose(self, changes: object) -> RungChoice:
+    def choose(self, changes: object, *, first: bool = False) -> RungChoice:
         return RungChoice(Rung.NOTHING, "a test")
 
     async def reload(self, number: int, choice: RungChoice, *, root: str,

@@ -75,7 +75,7 @@ class FakeSupervisor:
     async def gate(self, files: object) -> tuple[()]:
         return ()
 
-    def choose(self, changes: object) -> RungChoice:
+    def choose(self, changes: object, *, first: bool = False) -> RungChoice:
         return RungChoice(Rung.COLD, "a test")
 
     async def reload(self, number: int, choice: RungChoice, *, root: str,

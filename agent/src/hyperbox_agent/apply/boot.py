@@ -17,11 +17,7 @@ _ID = "/proc/sys/kernel/random/boot_id"
 
 def boot_id() -> str | None:
     """Names this start of the machine (random(4)); None: it can't be told."""
-    try:
-        with open(_ID, encoding="ascii") as file:
-            return file.read().strip() or None
-    except (OSError, ValueError):
-        return None
+    return (_read(_ID) or "").strip() or None
 
 
 class Boot:

@@ -59,12 +59,6 @@ def _facts(root: Folders, path: str) -> tuple[os.stat_result | None, int]:
     return facts, stamp(facts, birth(name, folder))
 
 
-def stamp_at(root: Folders, path: str, facts: os.stat_result) -> int:
-    """The stamp of what stands at ``path``, of which ``facts`` are known."""
-    folder, name = root.parent(path)
-    return stamp(facts, birth(name, folder))
-
-
 def _as_put(entry: Entry, facts: os.stat_result, mark: int, known: int | None, modes: bool
             ) -> bool:
     if entry.kind is Kind.DIR:

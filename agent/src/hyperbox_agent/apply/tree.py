@@ -35,6 +35,7 @@ from hyperbox_agent.store.history import History
 from hyperbox_agent.store.ops import Ops, remove_tree
 from hyperbox_agent.store.record import Record
 from hyperbox_agent.store.space import typed
+from hyperbox_agent.watch.ignorefiles import VENV_MARK
 
 __all__ = ["Applied", "Blobs", "Freeze", "Outcome", "Recovered", "Tree"]
 
@@ -183,7 +184,7 @@ class Tree:
         found: list[str] = []
         for folder, folders, names in os.walk(self.root):
             base = os.path.relpath(folder, self.root)
-            if "pyvenv.cfg" in names and base != ".":
+            if VENV_MARK in names and base != ".":
                 folders.clear()
                 continue
             folders[:] = sorted(name for name in folders if name != "__pycache__")

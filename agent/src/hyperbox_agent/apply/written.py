@@ -7,11 +7,13 @@ import os
 import stat
 from collections.abc import Iterable
 
-from hyperbox_agent.apply.damage import look_at, stamp_at
+from hyperbox_agent.apply.damage import look_at
 from hyperbox_agent.apply.folders import Folders, facts_of
 from hyperbox_agent.core.entries import Entry, Kind, Manifest
 from hyperbox_agent.core.plan import parent_of
 from hyperbox_agent.core.pulls import PullRules
+from hyperbox_agent.store.born import birth
+from hyperbox_agent.store.record import stamp
 
 
 class Written:
@@ -75,14 +77,14 @@ class Written:
             facts = facts_of(name, folder)
             if facts is None:
                 return None
-            first = stamp_at(root, path, facts)
+            first = stamp(facts, birth(name, folder))
             mark = first ^ stat.S_IMODE(facts.st_mode)
             known = self._known.get(path)
             if known is not None and known[0] == mark:
                 return known[1]
             entry = look_at(root, path, facts, None)
             after = facts_of(name, folder)
-            if entry is None or after is None or stamp_at(root, path, after) != first:
+            if entry is None or after is None or stamp(after, birth(name, folder)) != first:
                 return None  # Being written: the end of that is an event of its own.
             self._known[path] = (mark, entry)
             return entry
@@ -110,5 +112,5 @@ def still_there(root: Folders, entries: Iterable[Entry]) -> tuple[list[Entry], d
         if facts is not None and now is not None and now.same(entry):
             standing.append(now)
             if entry.kind is not Kind.DIR:
-                stamps[entry.path] = stamp_at(root, entry.path, facts)
+                stamps[entry.path] = stamp(facts, birth(name, folder))
     return standing, stamps

@@ -19,10 +19,10 @@ from typing import Any
 
 from hyperbox_agent.errors import ProgramError
 from hyperbox_agent.home import make_private
+from hyperbox_agent.jsonfile import read_json, write_json
 from hyperbox_agent.supervise import relocation
 from hyperbox_agent.supervise.chores import Chores
 from hyperbox_agent.supervise.instance import Sink
-from hyperbox_agent.supervise.learned import read_json, write_json
 from hyperbox_agent.supervise.starter import Starter
 from hyperbox_langpacks.base import Detection, FileChange, InstallPlan, Pack, PackError, ProjectView
 from hyperbox_langpacks.moved import MovedView, moved
@@ -123,9 +123,6 @@ class Environments:
         try:
             await self._see_to(trial, starter.view(root), number, changes)
             yield trial
-        except BaseException:
-            self.back_out()
-            raise
         finally:
             if not trial.live:
                 self.back_out()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from hyperbox_agent.core.pulls import PullRules
 from hyperbox_agent.core.words import argv_of
 from hyperbox_agent.errors import AgentError, ProgramError
 from hyperbox_agent.home import run_folder
+from hyperbox_agent.jsonfile import read_json, write_json
 from hyperbox_agent.store.pruning import Keep
 from hyperbox_agent.supervise import records
 from hyperbox_agent.supervise.adoption import end_left
@@ -24,7 +24,6 @@ from hyperbox_agent.supervise.config import AppConfig
 from hyperbox_agent.supervise.environments import as_facts
 from hyperbox_agent.supervise.family import marked
 from hyperbox_agent.supervise.in_place import InPlace
-from hyperbox_agent.supervise.learned import read_json
 from hyperbox_agent.supervise.mend import CONFIGURED, mark_of
 from hyperbox_agent.supervise.mirror import Mirror
 from hyperbox_agent.supervise.output import Room
@@ -165,21 +164,13 @@ class Host:
             if self._mirror is not None:
                 self._mirror.keep(config.keep)
             self._open_pulls(config)
-            self._tell_again()
+            self.supervisor.tell_again()
             return self._ready(adopted=self.supervisor.serving is not None)
 
         if self._transaction is None:
             raise AgentError("the program is being stopped")
         # What the last session had settled goes on to its end; only then is it known what is here.
         return await self._transaction.between(take)
-
-    def _tell_again(self) -> None:
-        """To a session that was not there when it was told: what answers."""
-        now = self.supervisor.status()
-        if now["number"] is not None:
-            told = {key: now[key] for key in ("state", "url", "number", "pid", "error")
-                    if key != "error" or now[key] is not None}
-            self._sink({"event": "state", **told})
 
     def _open_pulls(self, config: HostConfig) -> None:
         if self.pulls is not None:
@@ -199,12 +190,9 @@ class Host:
 
     def _remember(self, config: HostConfig) -> None:
         """So that what this agent leaves when it is killed can be found and ended."""
-        path = os.path.join(self.home, CONFIGURED)
-        fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "w") as file:
-            json.dump({"session": config.session, "project": config.project, "mode": config.mode,
-                       "root": config.root, "app": dict(config.app)}, file)
-        os.replace(path + ".new", path)
+        write_json(os.path.join(self.home, CONFIGURED), {
+            "session": config.session, "project": config.project, "mode": config.mode,
+            "root": config.root, "app": dict(config.app)})
 
     async def take_leftovers(self) -> bool:
         """Take over what a killed agent of this home left, to end it; whether there was any.

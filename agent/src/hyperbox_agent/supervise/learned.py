@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-NEW = ".new"
+from hyperbox_agent.jsonfile import read_json, write_json
+
 _LIMIT = 5000
 """Names kept for one interpreter; a program with more is no less warm for it."""
 
@@ -47,22 +46,3 @@ def _read(path: str) -> dict[str, list[str]]:
         return {}
     return {key: [name for name in names if isinstance(name, str)]
             for key, names in data.items() if isinstance(key, str) and isinstance(names, list)}
-
-
-def read_json(path: str) -> object:
-    """The JSON in a file; None where there is none or it is damaged."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            found: object = json.load(file)
-            return found
-    except (OSError, ValueError):
-        return None
-
-
-def write_json(path: str, data: Mapping[str, object]) -> None:
-    """Replace a file as one unit: a reader, or the next agent, sees the old or the new one."""
-    temporary = path + NEW  # one writer at a time: what a killed one left is written over
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(fd, "w", encoding="utf-8") as file:
-        json.dump(data, file)
-    os.replace(temporary, path)

@@ -13,9 +13,9 @@ import time
 
 from hyperbox_agent.apply.tree import Tree
 from hyperbox_agent.errors import AgentError, TreeInUseError
+from hyperbox_agent.jsonfile import read_json
 from hyperbox_agent.supervise import procfs
 from hyperbox_agent.supervise.family import marked
-from hyperbox_agent.supervise.learned import read_json
 
 CONFIGURED = "configured.json"
 """In the home: what runs here, for whoever finds what a killed agent left."""

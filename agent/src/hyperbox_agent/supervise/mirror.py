@@ -84,9 +84,7 @@ class Mirror:
 
     async def missing(self, digests: Sequence[bytes]) -> list[bytes]:
         """Which of these contents are not here."""
-        wanted = [Change(digest.hex(), None, Entry(digest.hex(), Kind.FILE, digest=digest))
-                  for digest in digests]
-        return list(await self._do(lambda: self._tree.missing(wanted)))
+        return list(await self._do(lambda: self._tree.lacks(digests)))
 
     async def written(self, look: Written) -> tuple[Manifest, Manifest]:
         """What was put at pulled paths, and what stands there now."""
@@ -133,7 +131,7 @@ class Mirror:
         add = partial(self._add, stager, sizes)
         try:
             last = () if work.blobs is None else await self._take(work.blobs, add)
-            self._staged = await self._do(lambda: (add(last), stager.finish())[1])
+            self._staged = await self._do(partial(self._complete, stager, sizes, last))
         except BaseException:
             await self._do(stager.abandon)
             raise
@@ -164,6 +162,11 @@ class Mirror:
         if adding is not None:
             adding.result()
         return records
+
+    def _complete(self, stager: Stager, sizes: dict[bytes, int],
+                  records: Sequence[Record]) -> Staged:
+        self._add(stager, sizes, records)
+        return stager.finish()
 
     def _add(self, stager: Stager, sizes: dict[bytes, int], records: Sequence[Record]) -> None:
         for digest, record in records:

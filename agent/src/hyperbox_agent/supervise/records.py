@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hyperbox_agent.supervise.learned import NEW, read_json, write_json
+from hyperbox_agent.jsonfile import NEW, read_json, write_json
 from hyperbox_langpacks.base import Rung
 
 FILE = "instances.json"

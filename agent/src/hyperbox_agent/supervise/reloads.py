@@ -19,6 +19,11 @@ TakenBack = Callable[[], Awaitable[None]]
 """Returns once it is known that the version won't go live, and until then does not."""
 
 
+async def always() -> bool:
+    """The permit of what nothing can supersede."""
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Leave:
     """What a reload knows of whether its version may go live."""
@@ -32,7 +37,7 @@ class Leave:
                                 drop: Callable[[T], None]) -> T | None:
         """The outcome of ``start``; None where it was taken back, and broken off.
 
-        Where we are cancelled and there is an outcome already, it is ``drop``\\ ped.
+        Where we are cancelled and there is an outcome already, it goes to ``drop``.
         """
         starting = asyncio.ensure_future(start)
         told = asyncio.ensure_future(self.taken_back()) if self.taken_back is not None else None

@@ -29,7 +29,7 @@ from hyperbox_agent.supervise.mend import mark_of
 from hyperbox_agent.supervise.output import Room
 from hyperbox_agent.supervise.port import Stats
 from hyperbox_agent.supervise.process import Reaper, become_subreaper
-from hyperbox_agent.supervise.reloads import Leave, Permit, Reloaded, TakenBack
+from hyperbox_agent.supervise.reloads import Leave, Permit, Reloaded, TakenBack, always
 from hyperbox_agent.supervise.revival import Revival
 from hyperbox_agent.supervise.service import Service
 from hyperbox_agent.supervise.standby import Standby
@@ -176,6 +176,11 @@ class Supervisor:
         """The port's figures by instance; None without a port."""
         return await self._service.stats()
 
+    def tell_again(self) -> None:
+        """What answers, to a listener that was not there when it was told."""
+        if self.serving is not None:
+            self._service.tell(self._service.state)
+
     def wrote(self, path: str, since: float) -> bool:
         """Whether the program itself wrote this path at ``since`` (of our clock) or later."""
         return self._writes.wrote(path, since)
@@ -197,9 +202,11 @@ class Supervisor:
             return ()
         return await self._warm.gate([one for one in files if pack.wants_gate(one[0])])
 
-    def choose(self, changes: Sequence[FileChange]) -> RungChoice:
-        """The cheapest rung that is right for these changes, and why."""
+    def choose(self, changes: Sequence[FileChange], *, first: bool = False) -> RungChoice:
+        """The cheapest rung that is right for these changes, and why. A ``first`` start is cold."""
         self._changes = tuple(changes)
+        if first:
+            return RungChoice(Rung.COLD, "first start")
         live = self._service.live
         if live is not None and self.config.rung >= Rung.NOTIFY and changes and all(
                 self._only_told(one.path, is_dir=one.kind == "dir") for one in changes):
@@ -263,7 +270,7 @@ class Supervisor:
         if self.serving is None:
             raise ProgramError("nothing is running here")
         return await self.reload(self.serving, RungChoice(rung, "restart asked for"),
-                                 root=self.root, permit=_always)
+                                 root=self.root, permit=always)
 
     async def revive(self, root: str | None = None) -> bool:
         """Start the last good version again, where nothing answers; whether it answers then."""
@@ -293,9 +300,9 @@ class Supervisor:
         live = self._service.live
         if choice.rung <= Rung.NOTIFY and live is not None:
             return await self._without_process(number, choice, leave.permit)
-        if self.serving is None:
-            self._service.tell(State.STARTING, number)
         first = self.serving is None
+        if first:
+            self._service.tell(State.STARTING, number)
         if choice.rung < Rung.REINSTALL and not (first and self._own_tree):
             return await self._start(number, choice, root, leave)
         async with self._environments.tried(number, root, self._changes, first=first) as trial:
@@ -491,7 +498,3 @@ class Supervisor:
             self._service.error = spite
             self._service.tell(State.LIVE)
         return True
-
-
-async def _always() -> bool:
-    return True

@@ -72,6 +72,7 @@ class Work:
     highest: Rung = Rung.REBUILD
     lowest: Rung = Rung.NOTHING
     began: float = 0.0
+    """When it was begun, by the transaction's clock."""
     blobs: AsyncIterator[bytes] | None = None
     """The content that was shipped with it, as it arrives."""
     base: int | None = None
@@ -321,8 +322,7 @@ class Transaction:
         return not work.permit.refused and self._stage.untouched(work)
 
     def _choose(self, work: Work) -> RungChoice:
-        choice = self._supervisor.choose(file_changes(work.changes))
-        return RungChoice(Rung.COLD, "first start") if work.first else choice
+        return self._supervisor.choose(file_changes(work.changes), first=work.first)
 
     def _superseded(self, work: Work) -> Outcome:
         return self._outcome(work, Verdict.SUPERSEDED, Rung.NOTHING, "a newer save came", None)

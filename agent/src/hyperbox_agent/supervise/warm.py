@@ -14,7 +14,7 @@ import json
 import os
 import struct
 import termios
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -218,10 +218,7 @@ class Warm:
         Where a prepared parent can fork one it is waited for: that takes less than a cold start.
         """
         if self._now.prepared and not self.ready:
-            forking = asyncio.ensure_future(self._fork_now())
-            self._behind.add(forking)
-            forking.add_done_callback(self._behind.discard)
-            await first_of(self._clock, FORK_PATIENCE, forking)
+            await first_of(self._clock, FORK_PATIENCE, self._leave_behind(self._fork_now()))
         spare, self._now.spare = self._now.spare, None
         self._calm_since = self._clock.now()
         if spare is None:
@@ -387,9 +384,7 @@ class Warm:
             old.spare.discard()
         if old.worker is not None:
             self._envs.pop(old.worker.mark, None)
-            closing = asyncio.get_running_loop().create_task(old.worker.close())
-            self._behind.add(closing)
-            closing.add_done_callback(self._behind.discard)
+            self._leave_behind(old.worker.close())
 
     async def _fork_ahead(self) -> None:
         worker = self._now.worker
@@ -435,6 +430,12 @@ class Warm:
             ends.close_theirs()
             os.close(reader)
         return Spare(child, ends.ours, go, worker.mark)
+
+    def _leave_behind(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._behind.add(task)
+        task.add_done_callback(self._behind.discard)
+        return task
 
     def _problem(self, message: str) -> None:
         self._tell({"event": "problem", "message": message})

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from hyperbox_agent.core.entries import Manifest
 from hyperbox_agent.errors import StoreError
+from hyperbox_agent.jsonfile import NEW, read_json, write_json
 
 HELD = "held.json"
 """The file in a project's folder: of each target that was rolled back, to what and from what."""
@@ -57,11 +57,7 @@ class Held:
         if value is not None:
             known[self._target] = dict(value)
         try:
-            fd = os.open(self._path + ".new",
-                         os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(fd, "w", encoding="utf-8") as file:
-                json.dump(known, file)
-            os.replace(self._path + ".new", self._path)
+            write_json(self._path, known)
         except OSError as error:
             raise StoreError(f"the roll-back can't be written down: {error.strerror}",
                              file=self._path) from error
@@ -69,7 +65,7 @@ class Held:
 
 def forget_held(state_dir: str) -> None:
     """Everything was brought down: what is started next is the source."""
-    for name in (HELD, HELD + ".new"):
+    for name in (HELD, HELD + NEW):
         with contextlib.suppress(OSError):
             os.unlink(os.path.join(state_dir, name))
 
@@ -86,9 +82,5 @@ def fingerprint(source: Manifest) -> str:
 
 
 def _load(path: str) -> dict[str, Any]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            known = json.load(file)
-    except (OSError, ValueError):
-        return {}
+    known = read_json(path)
     return known if isinstance(known, dict) else {}

@@ -122,6 +122,7 @@ def make_source(options: SessionOptions, clock: Clock) -> Source:
 
 HARD_SECONDS = 15.0
 """What ending by force may take: the start of an agent on a busy machine, twice."""
+_TOO_LONG = (TimeoutError, LinkTimeoutError, TargetTimeoutError)
 
 
 def down(project: Project, *, timeout: float) -> bool:
@@ -163,11 +164,11 @@ async def _down_all(project: Project, homes: list[Home], timeout: float) -> bool
 async def _down_within(project: Project, home: Home, timeout: float) -> bool:
     try:
         return await asyncio.wait_for(_down(project, home), timeout)
-    except (TimeoutError, LinkTimeoutError, TargetTimeoutError):
+    except _TOO_LONG:
         pass
     try:
         return await asyncio.wait_for(_down_hard(project, home), HARD_SECONDS)
-    except (TimeoutError, LinkTimeoutError, TargetTimeoutError) as error:
+    except _TOO_LONG as error:
         raise WorkstationError(
             f"what runs for {home.home} did not end within {timeout:g} s, nor by force",
             file=home.home,
