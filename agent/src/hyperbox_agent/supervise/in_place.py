@@ -26,11 +26,12 @@ class InPlace:
         """The tree is the source itself: whoever sent the changes saw them in it."""
 
     async def prepare(self, work: Work) -> None:
-        """Note which files are going to be read."""
-        self._seen = {change.path: _look(os.path.join(self._root, change.path))
-                      for change in work.changes
-                      if Kind.DIR not in (change.old and change.old.kind,
-                                          change.new and change.new.kind)}
+        """Note which files the gate is going to read. Of a first start it reads none, and what the
+        starting program writes itself must not take that back, time and again."""
+        self._seen = {} if work.first else {
+            change.path: _look(os.path.join(self._root, change.path))
+            for change in work.changes
+            if Kind.DIR not in (change.old and change.old.kind, change.new and change.new.kind)}
 
     def gate_files(self, work: Work) -> Sequence[tuple[str, str]]:
         """The changed files themselves."""
