@@ -24,5 +24,5 @@ def write_json(path: str, data: Mapping[str, object]) -> None:
     temporary = path + NEW  # one writer at a time: what a killed one left is written over
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(fd, "w", encoding="utf-8") as file:
-        json.dump(data, file)
+        file.write(json.dumps(data))  # not json.dump: that goes without the C encoder
     os.replace(temporary, path)

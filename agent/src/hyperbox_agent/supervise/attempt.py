@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 
 from hyperbox_agent.core.clock import Clock
@@ -10,7 +11,7 @@ from hyperbox_agent.errors import ProgramError
 from hyperbox_agent.supervise.config import AppConfig
 from hyperbox_agent.supervise.health import Rules, Verdict, check, says_in_use
 from hyperbox_agent.supervise.instance import Instance
-from hyperbox_agent.supervise.limits import first_of
+from hyperbox_agent.supervise.limits import cancel, first_of
 from hyperbox_agent.supervise.service import Service
 from hyperbox_agent.supervise.starter import Starter
 from hyperbox_agent.supervise.warm import Spare, Warm
@@ -139,12 +140,16 @@ class Attempts:
             listening = clock.now()
 
         instance.backend.add_done_callback(note)
+        # While it starts we wait, so this costs the save nothing.
+        keeping = asyncio.ensure_future(self._service.escrow(instance))
         try:
             attempt.verdict = await check(instance, rules, clock)
+            await keeping
         except BaseException:
             self._service.dispose(instance)
             raise
         finally:
+            await cancel(keeping)
             instance.backend.remove_done_callback(note)
         attempt.ms = {"reload": (listening - began) * 1000,
                       "health": (clock.now() - listening) * 1000}

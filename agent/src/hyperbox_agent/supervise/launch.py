@@ -72,6 +72,19 @@ def program_env(config: AppConfig, root: str, environ: Mapping[str, str],
     return env
 
 
+def env_stamps(config: AppConfig, root: str) -> tuple[object, ...]:
+    """What changes whenever an env file does."""
+    return tuple(_stamp(os.path.join(root, path)) for path in config.env_files)
+
+
+def _stamp(file: str) -> tuple[int, ...] | None:
+    try:
+        stat = os.stat(file)
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
 def read_env_file(file: str, shown: str) -> dict[str, str]:
     """The variables of a ``.env`` file. Raises ProgramError naming file and line."""
     try:
@@ -153,6 +166,8 @@ def working_dir(config: AppConfig, found: Detection, root: str) -> str:
     """Where the program starts. Raises ProgramError for a folder outside the root."""
     relative = config.cwd or found.command.cwd
     path = os.path.normpath(os.path.join(root, relative))
+    if path == root:
+        return path
     real, top = os.path.realpath(path), os.path.realpath(root)
     if os.path.commonpath((real, top)) != top:
         raise ProgramError(f"the folder to start in is outside the project: {relative}", key="cwd")

@@ -170,7 +170,9 @@ def oom_kills() -> int | None:
     return None
 
 
+@functools.lru_cache(maxsize=1)
 def _oom_files() -> list[tuple[str, str]]:
+    """Where it is counted; kept, for a daemon of ours does not move between cgroups."""
     try:
         with open("/proc/self/cgroup", encoding="utf-8", errors="replace") as file:
             lines = [line.rstrip("\n").split(":", 2) for line in file]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from hyperbox_agent.jsonfile import NEW, read_json, write_json
@@ -34,6 +34,9 @@ class Record:
     """What its health request answered."""
 
 
+_NAMES = tuple(one.name for one in fields(Record))
+
+
 @dataclass(frozen=True, slots=True)
 class Records:
     """All of them. ``helpers`` are workers and spares."""
@@ -49,7 +52,11 @@ class Records:
 
 def save(path: str, records: Records) -> None:
     """Replace what is written down."""
-    write_json(path, {"version": _VERSION, **asdict(records)})
+    # Not dataclasses.asdict, which copies deeply: this is on the way of every save.
+    write_json(path, {"version": _VERSION, "app": records.app, "serving": records.serving,
+                      "live": records.live, "last_serial": records.last_serial,
+                      "instances": [_plain(one) for one in records.instances],
+                      "helpers": [_plain(one) for one in records.helpers]})
 
 
 def load(path: str) -> Records | None:
@@ -69,6 +76,10 @@ def remove(path: str) -> None:
     for name in (path, path + NEW):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
+
+
+def _plain(record: Record) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in _NAMES}
 
 
 def _record(data: Mapping[str, Any]) -> Record:

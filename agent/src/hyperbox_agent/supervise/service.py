@@ -83,14 +83,15 @@ class Service:
         return await self._port.stats() if self._port is not None else None
 
     async def switch_to(self, instance: Instance, number: int) -> None:
-        """From now on this one answers. Raises PortError; then the old one still does."""
+        """From now on this one answers, whose ``escrow`` is done. Raises PortError; then the old
+        one still does."""
         before = self.live, self.serving, self.root
         self.live, self.serving, self.root = instance, number, instance.root
-        # Written down, and its output kept, before it is asked anything: where we are killed here,
-        # both versions run, and the next agent takes the newer one without a failed answer.
+        # Written down, and its output kept (``escrow``), before it is asked anything: where we are
+        # killed here, both versions run, and the next agent takes the newer one without a failed
+        # answer.
         self.save()
         try:
-            await self.escrow(instance)
             await self._switch_port(instance)
         except BaseException:
             self.live, self.serving, self.root = before
@@ -201,6 +202,7 @@ class Service:
             adoption.wake(one.family())
             self._instances[one.identity.serial] = one
         instance, *replaced = taken
+        await self.escrow(instance)
         await self.switch_to(instance, left.serving)
         for one in replaced:
             self.retire(one)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from hyperbox_agent.core.clock import Clock
@@ -12,6 +13,7 @@ from hyperbox_agent.supervise.config import AppConfig
 from hyperbox_agent.supervise.instance import Identity, Instance, Sink
 from hyperbox_agent.supervise.launch import (
     Surroundings,
+    env_stamps,
     hyperbox_env,
     launch_spec,
     plan_launch,
@@ -59,12 +61,13 @@ class Starter:
         self._on_report = on_report
         self._room = room
         self._spec: tuple[str, LaunchSpec] | None = None
+        self._known: tuple[object, Start] | None = None
 
     def fit(self, pack: Pack | None, found: Detection) -> None:
         """From now on this is what is started; the pack is asked again how, for the environment
         may have changed, too."""
         self.pack, self.found = pack, found
-        self._spec = None
+        self._spec = self._known = None
 
     def worker_spec(self) -> WorkerSpec | None:
         """How its worker is started, where it has one."""
@@ -107,7 +110,8 @@ class Starter:
         """Let a spare go. None: it is dead (and discarded). Raises ProgramError."""
         try:
             here = self._here(serial, number, root)
-            what = self.start_of(root, here)
+            what = self.start_of(root)
+            what = replace(what, env={**what.env, **hyperbox_env(here)})
         except ProgramError:
             spare.discard()
             raise
@@ -119,12 +123,17 @@ class Starter:
         instance.close()
         return None
 
-    def start_of(self, root: str, here: Surroundings | None = None) -> Start:
-        """What a forked child becomes; without ``here`` as far as it is known ahead."""
+    def start_of(self, root: str) -> Start:
+        """What a forked child becomes, as far as it is known ahead. Raises ProgramError."""
         spec = self._launch(root)
+        # Kept until an env file changes: the next version waits while it is worked out.
+        basis = (root, spec, env_stamps(self._config, root))
+        if self._known is None or self._known[0] != basis:
+            self._known = (basis, self._work_out(root, spec))
+        return self._known[1]
+
+    def _work_out(self, root: str, spec: LaunchSpec) -> Start:
         env = program_env(self._config, root, self.environ, spec.env)
-        if here is not None:
-            env.update(hyperbox_env(here))
         if self._config.port is not None:
             env.setdefault("PORT", str(self._config.port))
         port = str(self._config.port)

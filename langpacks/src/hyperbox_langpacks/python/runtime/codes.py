@@ -32,12 +32,13 @@ def compile_source(source: bytes, filename: str) -> CodeType:
 class CodeStore:
     """A folder of marshalled code objects; one that can't be read or written is as if empty."""
 
-    __slots__ = ("_head", "_tail", "folder")
+    __slots__ = ("_head", "_later", "_tail", "folder")
 
     def __init__(self, folder: str) -> None:
         from _frozen_importlib_external import MAGIC_NUMBER
 
         self.folder = folder
+        self._later: list[tuple[bytes, CodeType]] = []
         self._head: bytes = MAGIC_NUMBER
         optimized = f".opt-{sys.flags.optimize}" if sys.flags.optimize else ""
         self._tail = f".{sys.implementation.cache_tag}{optimized}{_SUFFIX}"
@@ -68,6 +69,16 @@ class CodeStore:
             os.replace(draft, path)
         except OSError:
             return
+
+    def put_off(self, source: bytes, code: CodeType) -> None:
+        """Keep ``code``, but write it only with ``catch_up``, when nobody waits for us."""
+        self._later.append((source, code))
+
+    def catch_up(self) -> None:
+        """Write what was put off."""
+        later, self._later = self._later, []
+        for source, code in later:
+            self.store(source, code)
 
     def compile(self, source: bytes, filename: str) -> CodeType:
         """The stored code of ``source``, else compiled now and stored. Raises as ``compile``."""

@@ -68,6 +68,8 @@ class Child:
         Memory that is shared with the parent is copied at the first write, page by page (2,000
         faults, 2 to 5 ms of a start): a dummy request of our own has them behind us.
         """
+        import mmap  # noqa: F401 - for peers.py, which needs it with the first connection
+
         shim.install()
         argv, environ = self.request.get("argv"), self.request.get("env")
         if not argv or not environ:

@@ -24,7 +24,8 @@ _TEMPLATED = (b"{{", b"{%")
 def gate(files: Iterable[Mapping[str, str]], root: str, codes: CodeStore) -> list[Error]:
     """The first error of each file, in the order given.
 
-    ``files`` name a ``path`` below the root, and where its bytes are to be ``read`` from.
+    ``files`` name a ``path`` below the root, and where its bytes are to be ``read`` from. What was
+    compiled is put off: the answer goes first, and the program asks for it a moment later.
     """
     checked = (_check(one["path"], one.get("read") or os.path.join(root, one["path"]), root, codes)
                for one in files if _is_wanted(one["path"], codes))
@@ -69,7 +70,7 @@ def _check_python(path: str, source: bytes, filename: str, codes: CodeStore) -> 
     except (ValueError, UnicodeError, RecursionError, MemoryError, OverflowError) as error:
         # Null bytes (before 3.11.4), an unknown encoding, or an expression nested too deep.
         return _error(path, _line_of_null(source), None, str(error) or type(error).__name__)
-    codes.store(source, code)
+    codes.put_off(source, code)
     return None
 
 

@@ -51,6 +51,7 @@ class Worker:
             if self.child is not None:
                 return self.child
             self.wire.send({"id": request.get("id"), **answer})
+            self.codes.catch_up()
 
     def _answer(self, request: Request, fds: list[int]) -> Answer:
         operation = self.operations.get(str(request.get("op")))
