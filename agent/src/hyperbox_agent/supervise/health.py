@@ -115,7 +115,9 @@ async def check(subject: Subject, rules: Rules, clock: Clock) -> Verdict:
         message = f"{seen.what} in {rules.start_timeout:g} s"
         return Verdict(_failure(message, subject, seen_only=True))
     finally:
-        await cancel(ready, ended, limit)
+        ended.cancel()
+        limit.cancel()
+        await cancel(ready)
 
 
 class _Seen:

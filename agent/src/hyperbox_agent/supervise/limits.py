@@ -1,4 +1,8 @@
-"""Time limits and pauses by a Clock."""
+"""Time limits and pauses by a Clock.
+
+What only slept or waited is cancelled and not waited for: that would be two turns of the loop each
+time, on the way of every save.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,8 @@ async def within(clock: Clock, seconds: float | None, work: Coroutine[Any, Any, 
             return task.result()
         raise TimeoutError(f"nothing in {seconds:g} s")
     finally:
-        await cancel(limit, task)
+        limit.cancel()
+        await cancel(task)
 
 
 async def cancel(*tasks: asyncio.Future[Any] | None) -> None:
@@ -45,4 +50,5 @@ async def first_of(clock: Clock, seconds: float, *awaited: Awaitable[Any]) -> bo
         await asyncio.wait({*waiting, limit}, return_when=asyncio.FIRST_COMPLETED)
         return any(item.done() for item in waiting)
     finally:
-        await cancel(limit, *ours)
+        limit.cancel()
+        await cancel(*ours)

@@ -50,7 +50,9 @@ class Leave:
                 drop(starting.result())
             raise
         finally:
-            await cancel(starting, told)
+            if told is not None:
+                told.cancel()
+            await cancel(starting)
 
 
 @dataclass(frozen=True, slots=True)

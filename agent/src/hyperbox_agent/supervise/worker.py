@@ -14,7 +14,7 @@ from typing import Any
 from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.errors import ProgramError
 from hyperbox_agent.supervise.family import Family
-from hyperbox_agent.supervise.limits import within
+from hyperbox_agent.supervise.limits import first_of
 from hyperbox_agent.supervise.output import Line, Pump
 from hyperbox_agent.supervise.process import MARK, Child, Exit, Spawn, open_pipes, spawn
 from hyperbox_langpacks.base import WorkerSpec
@@ -88,9 +88,9 @@ class Worker:
         self._waiting[number] = answer
         try:
             await self._send({"op": op, "id": number, **body}, fds)
-            reply = await within(self._clock, timeout, _result(answer))
-        except TimeoutError:
-            raise WorkerError(f"the worker did not answer {op!r} in {timeout:g} s") from None
+            if not await first_of(self._clock, timeout, answer):
+                raise WorkerError(f"the worker did not answer {op!r} in {timeout:g} s")
+            reply = answer.result()
         finally:
             self._waiting.pop(number, None)
         if not reply.get("ok"):
@@ -179,10 +179,6 @@ class Worker:
     def _heard(self, stream: str, line: Line) -> None:
         if not line.partial:
             self._last.append(line.text)
-
-
-async def _result(future: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
-    return await future
 
 
 # ---------------------------------------------------------------------------------- priority
