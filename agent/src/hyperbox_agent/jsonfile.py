@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 NEW = ".new"
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 def read_json(path: str) -> object:
@@ -26,3 +29,26 @@ def write_json(path: str, data: Mapping[str, object]) -> None:
     with open(fd, "w", encoding="utf-8") as file:
         file.write(json.dumps(data))  # not json.dump: that goes without the C encoder
     os.replace(temporary, path)
+
+
+def write_json_often(path: str, data: Mapping[str, object]) -> None:
+    """As ``write_json``, for a file that is replaced all the time: the one before stays beside it.
+
+    ext4 flushes a new file's data when it takes an old one's name, and when it is cut to nothing,
+    which is most of the price (0.6 of 0.8 ms). Two files that change places are spared that.
+    """
+    temporary = path + NEW
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as file:
+        file.write(json.dumps(data).encode())
+        file.truncate()  # what stood there may have been longer
+    exchange = _exchange()
+    if exchange is None or exchange(_AT_FDCWD, os.fsencode(temporary), _AT_FDCWD,
+                                    os.fsencode(path), _RENAME_EXCHANGE) != 0:
+        os.replace(temporary, path)  # the first one, or the kernel or the file system can't
+
+
+@functools.lru_cache(maxsize=1)
+def _exchange() -> Callable[..., int] | None:
+    """``renameat2``; None where the C library has none (before glibc 2.28)."""
+    return getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)

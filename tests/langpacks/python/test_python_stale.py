@@ -101,6 +101,7 @@ def test_the_code_that_the_gate_compiled_is_the_one_that_is_loaded(made: Bench,
     ver = make(made)
     worker = WorkerEnd(made, python)
     assert worker.ask("gate", files=[{"path": "ver.py"}])["errors"] == []
+    worker.ask("hello")  # it stores after it has answered, and before it hears the next question
     (gated,) = made.code.glob("*.code")
     worker.close()
     swap = ("import marshal, sys; p = sys.argv[1]; d = open(p, 'rb').read();"

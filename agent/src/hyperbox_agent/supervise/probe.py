@@ -56,7 +56,7 @@ async def _ask(loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Ad
     except BlockingIOError:
         try:
             sent = sock.send(data)
-        except OSError:
+        except BlockingIOError:
             await loop.sock_connect(sock, address)
     await loop.sock_sendall(sock, data[sent:])
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from hyperbox_agent.jsonfile import NEW, read_json, write_json
+from hyperbox_agent.jsonfile import NEW, read_json, write_json_often
 from hyperbox_langpacks.base import Rung
 
 FILE = "instances.json"
@@ -53,10 +53,10 @@ class Records:
 def save(path: str, records: Records) -> None:
     """Replace what is written down."""
     # Not dataclasses.asdict, which copies deeply: this is on the way of every save.
-    write_json(path, {"version": _VERSION, "app": records.app, "serving": records.serving,
-                      "live": records.live, "last_serial": records.last_serial,
-                      "instances": [_plain(one) for one in records.instances],
-                      "helpers": [_plain(one) for one in records.helpers]})
+    write_json_often(path, {
+        "version": _VERSION, "app": records.app, "serving": records.serving, "live": records.live,
+        "last_serial": records.last_serial, "instances": [*map(_plain, records.instances)],
+        "helpers": [*map(_plain, records.helpers)]})
 
 
 def load(path: str) -> Records | None:
