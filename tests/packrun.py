@@ -254,15 +254,17 @@ class WorkerEnd:
             data += part
         return data
 
-    def fork(self, *argv: str, public: int | None = PUBLIC, **more: str) -> Forked:
-        """Fork a child that waits; ``argv`` follows the interpreter."""
+    def fork(self, *argv: str, public: int | None = PUBLIC, files: Sequence[str] = (),
+             **more: str) -> Forked:
+        """Fork a child that waits; ``argv`` follows the interpreter, ``files`` are loaded ahead."""
         out, out_child = os.pipe()
         go_child, go = os.pipe()
         null = os.open(os.devnull, os.O_RDONLY)
         env = self.made.environ(public, **more)
         start = {"argv": [self.python, *argv], "env": env, "cwd": str(self.made.root)}
         try:
-            answer = self.ask("fork", (null, out_child, out_child, go_child), **start)
+            answer = self.ask("fork", (null, out_child, out_child, go_child), files=list(files),
+                              **start)
         finally:
             for fd in (null, out_child, go_child):
                 os.close(fd)

@@ -351,20 +351,50 @@ def test_each_child_has_randomness_of_its_own(worker: WorkerEnd) -> None:
     assert len(seen) == 6
 
 
-def test_source_that_changed_after_the_fork_is_what_runs(worker: WorkerEnd) -> None:
+@pytest.mark.parametrize("files", [(), ("app.py", "ver.py", "gone.py")])
+def test_source_that_changed_after_the_fork_is_what_runs(worker: WorkerEnd,
+                                                         files: tuple[str, ...]) -> None:
     """The child is forked ahead: the edit comes between fork and go."""
     made = worker.made
     made.write("app.py", "import ver; print(ver.V)\n")
     made.write("ver.py", "V = 1\n")
     assert worker.ask("prepare", preload=["json"])["ok"]
     for number in range(3):
-        forked = worker.fork("app.py")
+        forked = worker.fork("app.py", files=files)
         made.write("ver.py", f"V = {number}\n")
         made.write(f"new{number}.py", "X = 1\n")
         made.write("app.py", f"import ver, new{number}; print(ver.V)\n")
         assert worker.ask("gate", files=[{"path": "ver.py"}, {"path": "app.py"}])["errors"] == []
         forked.let_go()
         assert forked.output() == f"{number}\n"
+
+
+def test_code_that_is_known_ahead_is_loaded_ahead(worker: WorkerEnd) -> None:
+    """The stored code is changed by hand after that: what prints the old word had it already."""
+    made = worker.made
+    made.write("app.py", "import ver, other; print(ver.V, other.V)\n")
+    made.write("ver.py", "V = 'ahead'\n")
+    made.write("other.py", "V = 'ahead'  # not told of\n")
+    assert worker.ask("prepare", preload=["json"])["ok"]
+    assert worker.ask("gate", files=[{"path": "ver.py"}, {"path": "other.py"}])["errors"] == []
+    forked = worker.fork("app.py", files=["ver.py"])
+    wait_for(lambda: waits_in_read(forked.pid))
+    swap = ("import marshal, sys; c = marshal.dumps(compile(\"V = 'swapped'\", 'x', 'exec'))\n"
+            "for p in sys.argv[1:]: d = open(p, 'rb').read(4); open(p, 'wb').write(d + c)")
+    stored = map(str, made.code.glob("*.code"))
+    assert made.run(worker.python, "-c", swap, *stored, HYPERBOX_ROOT="")[0] == 0
+    forked.let_go()
+    assert forked.output() == "ahead swapped\n"
+
+
+def waits_in_read(pid: int) -> bool:
+    """Whether a process has been in the same ``read`` for a moment."""
+    def now() -> str:
+        return Path(f"/proc/{pid}/syscall").read_text()
+
+    before = now()
+    time.sleep(0.1)
+    return before == now() and before.split()[0] in ("0", "63")  # x86-64, arm64
 
 
 def test_a_forked_program_tells_what_the_parent_had_not(made: Bench) -> None:

@@ -441,7 +441,7 @@ class Supervisor:
     def _reported(self, instance: Instance, report: Mapping[str, Any]) -> None:
         event = report["event"]
         if event == "modules":
-            self._warm.learn(instance.learned.modules)
+            self._warm.learn(instance.learned.modules, instance.learned.files)
             if instance is self._service.live:
                 self._nudge()
         elif event == "wrote":

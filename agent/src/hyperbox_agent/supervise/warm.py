@@ -131,6 +131,7 @@ class Warm:
         self._learned = learned
         self._mark = mark
         self._serial = 0
+        self._files: set[str] = set()
         self._clock = clock
         self._tell = tell
         self._now = _State()
@@ -238,9 +239,11 @@ class Warm:
         those that its parent had."""
         return frozenset(self._learned.of(self._interpreter))
 
-    def learn(self, names: Iterable[str]) -> None:
-        """Modules that a running version has imported from outside its tree, in that order."""
+    def learn(self, names: Iterable[str], files: Iterable[str] = ()) -> None:
+        """What a running version has taken in: modules from outside its tree, in that order, and
+        ``files`` of its tree."""
         self._fresh += self._learned.add(self._interpreter, names)
+        self._files.update(files)
 
     def nudge(self) -> None:
         """A version is live: see to it that the next one is warm."""
@@ -415,8 +418,9 @@ class Warm:
         ends: Ends = open_pipes()
         reader, go = _go_pipe()
         try:
-            reply = await worker.request("fork", self._start().as_json(), (*ends.theirs, reader),
-                                         timeout=FORK_TIMEOUT)
+            reply = await worker.request(
+                "fork", {**self._start().as_json(), "files": sorted(self._files)},
+                (*ends.theirs, reader), timeout=FORK_TIMEOUT)
             child = Child.take(int(reply["pid"]), self._clock)
         except BaseException as error:
             # A child that was forked all the same ends itself when its go is closed.

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 KEPT_SECONDS = 14 * 86_400.0
 KEPT_FILES = 8_192
+AHEAD_FILES = 2_048
+"""Files whose code a child that was forked ahead loads: some 20 MB at most of usual sizes."""
 _SUFFIX = ".code"
 _READ = "read-files"
 
@@ -27,6 +29,16 @@ _READ = "read-files"
 def compile_source(source: bytes, filename: str) -> CodeType:
     """Compile as an import would: no future flags of ours leak in. Raises as ``compile``."""
     return compile(source, filename, "exec", dont_inherit=True)
+
+
+_AHEAD: dict[tuple[str, str], CodeType] = {}
+"""What was loaded ahead, by its source's digest and its file; each is given out once, for an
+import runs a module's code once."""
+
+
+def forget_ahead() -> None:
+    """What nobody has asked for by now, nobody will."""
+    _AHEAD.clear()
 
 
 class CodeStore:
@@ -43,15 +55,19 @@ class CodeStore:
         optimized = f".opt-{sys.flags.optimize}" if sys.flags.optimize else ""
         self._tail = f".{sys.implementation.cache_tag}{optimized}{_SUFFIX}"
 
-    def _path(self, source: bytes) -> str:
-        return os.path.join(self.folder, digest(source) + self._tail)
+    def _path(self, name: str) -> str:
+        return os.path.join(self.folder, name + self._tail)
 
     def load(self, source: bytes, filename: str) -> CodeType | None:
         """The code of ``source``, with ``filename`` in its tracebacks, or None."""
         import _imp
 
+        name = digest(source)
+        known = _AHEAD.pop((name, filename), None) if _AHEAD else None
+        if known is not None:
+            return known
         try:
-            data = _read(self._path(source))
+            data = _read(self._path(name))
             if not data.startswith(self._head):
                 return None
             code: CodeType = marshal.loads(data[len(self._head):])  # noqa: S302 - the folder is ours
@@ -62,13 +78,30 @@ class CodeStore:
 
     def store(self, source: bytes, code: CodeType) -> None:
         """Keep ``code``. Where that fails, the next process compiles it again."""
-        path = self._path(source)
+        path = self._path(digest(source))
         draft = f"{path}.{os.getpid()}"
         try:
             _write(draft, self._head + marshal.dumps(code))
             os.replace(draft, path)
         except OSError:
             return
+
+    def look_ahead(self, root: str, files: Iterable[str], stop: Callable[[], bool]) -> None:
+        """Load the code of ``files``, relative to ``root``, before anybody asks for it.
+
+        Who asks still reads the source, for its bytes decide; but what it says is here already.
+        """
+        for path in files:
+            if stop() or len(_AHEAD) >= AHEAD_FILES:
+                return
+            whole = os.path.join(root, path)
+            try:
+                source = _read(whole)
+            except OSError:
+                continue  # It was loaded once and is gone.
+            code = self.load(source, whole)
+            if code is not None:
+                _AHEAD[digest(source), whole] = code
 
     def put_off(self, source: bytes, code: CodeType) -> None:
         """Keep ``code``, but write it only with ``catch_up``, when nobody waits for us."""

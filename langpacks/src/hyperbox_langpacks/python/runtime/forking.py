@@ -29,10 +29,12 @@ _COERCED = frozenset(("C.UTF-8", "C.utf8", "UTF-8"))
 class Child:
     """A forked process that is to become an instance."""
 
-    __slots__ = ("_ahead", "_environ", "go", "options", "request")
+    __slots__ = ("_ahead", "_environ", "go", "options", "request", "spec")
 
-    def __init__(self, go: int, request: Mapping[str, Any], options: tuple[str, ...]) -> None:
+    def __init__(self, go: int, spec: Mapping[str, Any], request: Mapping[str, Any],
+                 options: tuple[str, ...]) -> None:
         self.go = go
+        self.spec = spec
         self.request = request
         self.options = options
         self._ahead: Invocation | None = None
@@ -82,7 +84,15 @@ class Child:
         _seed_anew()
         dummy.serve(self._ahead)
         shim.configure({**environ, "HYPERBOX_CONTROL": ""})
-        program.rehearse(self._ahead, CodeStore(environ.get("HYPERBOX_CODE", "")))
+        codes = CodeStore(str(self.spec["code"]))
+        program.rehearse(self._ahead, codes)
+        codes.look_ahead(str(self.spec["root"]), self.request.get("files", ()), self._has_go)
+
+    def _has_go(self) -> bool:
+        """Whether somebody waits for us already."""
+        import select
+
+        return bool(select.select((self.go,), (), (), 0)[0])
 
     def _invocation(self, argv: list[str], environ: Mapping[str, str]) -> Invocation:
         """What this go runs. Raises RefusedError where a new interpreter must."""
@@ -108,7 +118,7 @@ def fork(wire: Wire, spec: Mapping[str, Any], request: Mapping[str, Any],
     middle = os.fork()
     if middle == 0:
         os.close(readable)
-        return {}, _in_child(wire, request, fds, options, writable)
+        return {}, _in_child(wire, spec, request, fds, writable)
     os.close(writable)
     told = os.read(readable, 4)
     os.close(readable)
@@ -130,7 +140,7 @@ def _check_request(request: Mapping[str, Any], fds: list[int], options: tuple[st
         resolve(list(request["argv"]), environ or os.environ, options, cwd)
 
 
-def _in_child(wire: Wire, request: Mapping[str, Any], fds: list[int], options: tuple[str, ...],
+def _in_child(wire: Wire, spec: Mapping[str, Any], request: Mapping[str, Any], fds: list[int],
               writable: int) -> Child:
     """The rest of the double fork; the middle process ends here."""
     if os.fork() != 0:
@@ -150,7 +160,7 @@ def _in_child(wire: Wire, request: Mapping[str, Any], fds: list[int], options: t
         os.close(writable)
     except OSError:
         os._exit(1)  # The parent sees the closed pipe and says so.
-    return Child(fds[3], request, options)
+    return Child(fds[3], spec, request, tuple(spec.get("options", ())))
 
 
 def _take_terminal() -> None:

@@ -15,6 +15,7 @@ import os
 import sys
 import time
 
+from .codes import forget_ahead
 from .report import REPORTER, guarded
 
 TYPE_CHECKING = False
@@ -120,6 +121,7 @@ class Noticed:
         if not self.listening:
             self.listening = True
             self.tell()
+            forget_ahead()
         elif ((self._files or len(sys.modules) != self._known_size)
               and time.monotonic() - self._last >= BETWEEN_REPORTS):
             self.tell()
