@@ -49,6 +49,12 @@ def test_b37_exec_passes_bytes_and_the_exit_status(tmp_path: Path) -> None:
                               env=project.env, input=raw, capture_output=True, timeout=60)
         assert done.stdout == raw
         assert project.hb("exec", "--", "sh", "-c", "exit 7").returncode == 7
+        missing = project.hb("exec", "--", "no-such-program")
+        assert (missing.returncode, missing.stdout) == (127, "")
+        assert "program not found: no-such-program" in missing.stderr
+        (project.root / "plain.txt").write_text("no program")
+        forbidden = project.hb("exec", "--", "./plain.txt")
+        assert forbidden.returncode == 126, forbidden.stderr
 
 
 def test_b37_a_closed_stdin_stops_and_spins_nothing(tmp_path: Path) -> None:

@@ -88,6 +88,17 @@ def test_a_uv_that_does_not_run_is_brought(machine: Machine) -> None:
         fi''')
     done = machine.dev("test")
     assert done.stdout.strip() == "own uv", done.stderr
+    assert done.stderr.splitlines() == ["dev: bringing uv into .dev/ (only this once)",
+                                        "dev: bringing the tools into .venv/ (only this once)"]
+
+
+def test_it_is_silent_where_all_is_there(machine: Machine) -> None:
+    machine.has("uv", "exit 0")
+    machine.has("python3", "exit 0")
+    (machine.checkout / ".venv" / "bin").mkdir(parents=True)
+    shutil.copy(machine.bin / "python3", machine.checkout / ".venv" / "bin" / "python")
+    done = machine.dev("test")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_it_works_from_another_folder_and_through_a_link(machine: Machine, tmp_path: Path) -> None:

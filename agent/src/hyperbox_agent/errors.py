@@ -105,6 +105,14 @@ class ProgramError(AgentError):
     """The program can't be started or ended before it was ready."""
 
 
+class ProgramMissingError(ProgramError):
+    """There is no such program: what a shell calls 127."""
+
+
+class ProgramForbiddenError(ProgramError):
+    """The program may not be executed: what a shell calls 126."""
+
+
 class PortError(AgentError):
     """The port can't be held (taken by another process, not permitted)."""
 

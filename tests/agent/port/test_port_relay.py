@@ -403,3 +403,38 @@ async def test_an_instance_that_goes_on_refusing_costs_a_502(port, tools, refusi
     assert min(times) < 0.9
     await port.switch(2, (await tools.backend("b")).address)
     assert (await tools.ask(await tools.connect(port))).startswith(b"b")
+
+
+def used_up(port: int) -> int:
+    """Connections to ``port`` whose own port can't be used for a minute (TIME_WAIT is 06)."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[3] == "06" and row[2].endswith(f":{port:04X}") for row in rows)
+
+
+@pytest.mark.parametrize("word", [b"Connection: close", b"Connection: keep-alive"])
+async def test_connections_to_an_instance_use_up_no_ports(port, tools, word: bytes) -> None:
+    """A program that answers and closes is waited for: a load of requests would find none free."""
+    async def once(reader, writer) -> None:
+        await tools.read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
+
+    backend = await tools.backend(once)
+    await port.switch(1, backend.address)
+    for _ in range(30):
+        streams = await tools.connect(port)
+        request = b"GET / HTTP/1.1\r\nHost: a\r\n" + word + b"\r\n\r\n"
+        assert await tools.ask(streams, request) == b"ok"
+        assert await streams[0].read() == b""
+    assert backend.accepted == 30
+    assert used_up(backend.address[1]) == 0
+
+
+async def test_a_program_that_does_not_close_is_not_waited_for_long(port, tools) -> None:
+    backend = await tools.backend("stays")
+    await port.switch(1, backend.address)
+    streams = await tools.connect(port)
+    answer = await tools.ask(streams, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"stays")
+    assert await asyncio.wait_for(streams[0].read(), 0.4) == b"", "the client waits for nobody"
+    assert (await port.drain(1, 5)).cut == 0
+    await tools.until(lambda: not backend._writers)

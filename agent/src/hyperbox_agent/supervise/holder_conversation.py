@@ -309,7 +309,7 @@ class Conversation:
         self._relay.ended(self, instance)
         keep = request.done and request.keep and self._response.keep
         if not (keep and reusable and instance is self._relay.live) or backend.shut:
-            self.drop_backend()
+            self.drop_backend(closes=reusable and request.done and not keep)
         if not keep or (client.eof and not self.inbox):
             self.finish()
             return
@@ -383,13 +383,13 @@ class Conversation:
         else:
             self.finish()
 
-    def drop_backend(self) -> None:
-        """Close the connection to the instance, if there is one."""
+    def drop_backend(self, *, closes: bool = False) -> None:
+        """Close the connection to the instance, if there is one; ``closes``: it does so itself."""
         backend, instance = self.backend, self.instance
         if backend is None or instance is None:
             return
         self._relay.peers.drop(self._local_port)
-        backend.close()
+        (backend.part if closes else backend.close)()
         self.backend = self.instance = self._replay = None
         self._held = b""
         self._relay.ended(self, instance)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
-from hyperbox_agent.supervise.holder_loop import IN, OUT, Loop
+from hyperbox_agent.supervise.holder_limits import PART, READ
+from hyperbox_agent.supervise.holder_loop import IN, OUT, Loop, Timer
 
 _QUICK_ACK = getattr(socket, "TCP_QUICKACK", 12)
 
@@ -20,7 +21,8 @@ class End:
     Methods that send return False once the connection takes no more bytes.
     """
 
-    __slots__ = ("_bits", "_fd", "_handler", "_loop", "eof", "pending", "reading", "shut", "sock")
+    __slots__ = ("_bits", "_fd", "_handler", "_loop", "_timer", "eof", "pending", "reading", "shut",
+                 "sock")
 
     def __init__(self, loop: Loop, sock: socket.socket, handler: Callable[[int], None]) -> None:
         self.sock = sock
@@ -35,6 +37,7 @@ class End:
         self._fd = sock.fileno()
         self._handler = handler
         self._bits = 0
+        self._timer: Timer | None = None
 
     def send(self, data: bytes) -> bool:
         """Send ``data`` behind what is pending."""
@@ -111,8 +114,33 @@ class End:
         """Whether a reset came, perhaps behind the end of the stream: our bytes went unread."""
         return self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
 
+    def part(self) -> None:
+        """Close it once its peer has, which is about to.
+
+        Who closes first keeps its port for a minute (TIME_WAIT). The peer is a server and has one
+        port for all; of ours, one for each connection, 300 requests a second use up all in a
+        minute and a half, and long before that a free one is hard to find.
+        """
+        if self._bits:
+            self._loop.unwatch(self._fd)
+        self.pending, self._bits, self._handler = b"", 0, self._parting
+        self._timer = self._loop.later(PART, self.close)
+        self.watch(IN)
+
+    def _parting(self, _bits: int) -> None:
+        try:
+            gone = not self.sock.recv(READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            gone = True
+        if gone:
+            self.close()
+
     def close(self) -> None:
         """Close it now."""
+        if self._timer is not None:
+            self._timer.cancel()
         if self._bits:
             self._loop.unwatch(self._fd)
             self._bits = self.reading = 0

@@ -10,6 +10,8 @@ REPLAY_LIMIT = 64 * 1024
 """A request up to this size can be sent again where the instance never read it."""
 LINE_TIME = 1.0
 """How long (s) a request line may stay without its end before the bytes pass as opaque."""
+PART = 0.5
+"""How long (s) an instance may take to close a connection whose last answer is complete."""
 LINGER = 2.0
 """How long (s) a client that is still sending is read after the last byte to it; closing at once
 would reset the connection and could destroy the answer on its way."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from fcntl import ioctl
 
 from hyperbox_agent.core.clock import Clock
-from hyperbox_agent.errors import ProgramError
+from hyperbox_agent.errors import ProgramError, ProgramForbiddenError, ProgramMissingError
 from hyperbox_agent.supervise import procfs
 
 MARK = "HYPERBOX_INSTANCE"
@@ -322,11 +322,11 @@ def _not_started(what: Spawn, error: OSError | ValueError) -> ProgramError:
     if isinstance(error, FileNotFoundError):
         if not os.path.isdir(what.cwd):
             return ProgramError(f"the folder to start it in is missing: {what.cwd}", key="cwd")
-        return ProgramError(f"program not found: {what.argv[0]}", key="command",
-                            hint="is it installed, and on PATH?")
+        return ProgramMissingError(f"program not found: {what.argv[0]}", key="command",
+                                   hint="is it installed, and on PATH?")
     if isinstance(error, PermissionError):
-        return ProgramError(f"not permitted to execute {what.argv[0]}", key="command",
-                            hint="is the file executable?")
+        return ProgramForbiddenError(f"not permitted to execute {what.argv[0]}", key="command",
+                                     hint="is the file executable?")
     return ProgramError(f"{what.argv[0]} could not be started: {error}", key="command")
 
 

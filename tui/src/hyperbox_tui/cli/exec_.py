@@ -6,7 +6,7 @@ import json
 import os
 from collections import deque
 
-from hyperbox_devcontainer.errors import NoSessionError
+from hyperbox_devcontainer.errors import NoSessionError, VerbError
 from hyperbox_devcontainer.verbs.errors import error_from_json
 from hyperbox_devcontainer.verbs.protocol import (
     FRAME_HEAD,
@@ -31,6 +31,7 @@ START_SECONDS = 30.0
 PIECE = 65536
 HELD = 1024 * 1024
 """Bytes of output that wait here for who reads us, before the session has to wait."""
+_STATUS = {"ProgramMissingError": 127, "ProgramForbiddenError": 126}
 AT_ONCE = 4096
 """A pipe that says it can be written takes so many without blocking (PIPE_BUF, pipe(7)). It stays a
 blocking one: it is shared with whoever gave it to us."""
@@ -51,9 +52,22 @@ def run(args: Args, out: Output) -> int:
             "columns": columns,
             "env": {"TERM": out.environ.get("TERM", "xterm")} if tty else {}}
     with connect(project_of(args, out.environ), out.environ) as client:
-        link, early = client.upgrade("exec", body, timeout=START_SECONDS)
+        try:
+            link, early = client.upgrade("exec", body, timeout=START_SECONDS)
+        except VerbError as error:
+            return _not_started(error, out)
         with terminal:
             return _Carrier(link, early, terminal, stdin=args.on("interactive")).run()
+
+
+def _not_started(error: VerbError, out: Output) -> int:
+    """Say why, and give a shell's status for it, for scripts tell by it."""
+    from hyperbox_tui.cli.report import report
+    status = _STATUS.get(error.kind)
+    if status is None:
+        raise error
+    report(out, error)
+    return status
 
 
 class _Carrier:
