@@ -25,7 +25,7 @@ from hyperbox_agent.supervise import procfs
 MARK = "HYPERBOX_INSTANCE"
 """Environment variable that names the instance in all its descendants."""
 
-_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 _SH_ON_TTY = 'tty=$1; shift; exec "$@" <>"$tty" >&0 2>&1'
 """A session leader without a terminal that opens one has it as its controlling terminal."""
 
@@ -36,6 +36,15 @@ def become_subreaper() -> bool:
         return False
     libc = ctypes.CDLL(None, use_errno=True)
     return bool(libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+
+
+def is_subreaper() -> bool:
+    """Whether ``become_subreaper`` has worked."""
+    if not sys.platform.startswith("linux"):
+        return False
+    answer = ctypes.c_int(0)
+    asked = ctypes.CDLL(None).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(answer), 0, 0, 0)
+    return bool(asked == 0 and answer.value)
 
 
 @dataclass(frozen=True, slots=True)
