@@ -96,6 +96,8 @@ def main() -> int:
     args = _arguments()
     # Ended from outside, what was started must be ended too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    # A shell's background job has SIGINT ignored, and so would have what is started and ended here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     scratch = Path(tempfile.mkdtemp(prefix="hyperbox-bench-"))
     parts = args.parts or list(PARTS)
     results: dict[str, Any] = {"machine": machine.describe(scratch),
