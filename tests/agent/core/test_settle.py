@@ -51,6 +51,13 @@ def test_without_history_a_burst_is_expected() -> None:
     assert settler.deadline() == pytest.approx(10.0 + CONFIG.burst)
 
 
+def test_one_single_save_lets_another_be_expected() -> None:
+    """Where it was not one, the version before steps back, so a wrong guess is mended at once."""
+    settler = trained(1)
+    settler.event("a.py", True, 1000.0)
+    assert settler.window() == CONFIG.proven
+
+
 def test_a_proven_save_after_single_saves_settles_at_once() -> None:
     settler = trained(1, 1, 1, 1, 1)
     settler.event("a.py", True, 1000.0)

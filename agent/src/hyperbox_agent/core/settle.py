@@ -89,7 +89,7 @@ class Settler:
         config = self._config
         if self._goes_on():
             return config.burst
-        if len(self._several) < min(3, config.memory) or any(self._several):
+        if not self._several or any(self._several):
             lone = self._all_proven and len(self._paths) <= 1
             return config.begun if lone else config.burst
         if self._all_proven and len(self._paths) <= 1:
