@@ -22,12 +22,15 @@ def test_what_was_written_last_is_read_longer_or_shorter(tmp_path: Path, write: 
         assert read_json(path) == {"text": "x" * length}
 
 
-def test_a_reader_that_has_it_open_sees_the_one_it_opened(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [1, 2, 3])
+def test_a_reader_that_has_it_open_sees_the_one_it_opened(tmp_path: Path, more: int) -> None:
     path = str(tmp_path / "it.json")
-    write_json_often(path, {"number": 1})
+    write_json_often(path, {"number": 0})
     with open(path, encoding="utf-8") as opened:
-        write_json_often(path, {"number": 2})
-        assert opened.read() == '{"number": 1}'
+        for number in range(more):
+            write_json_often(path, {"number": 1 + number})
+        assert opened.read() == '{"number": 0}'
+    assert os.listdir(tmp_path) == ["it.json"]
 
 
 def test_the_garbage_of_a_killed_writer_is_written_over(tmp_path: Path) -> None:

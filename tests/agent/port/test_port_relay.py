@@ -436,5 +436,20 @@ async def test_a_program_that_does_not_close_is_not_waited_for_long(port, tools)
     answer = await tools.ask(streams, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
     assert answer.startswith(b"stays")
     assert await asyncio.wait_for(streams[0].read(), 0.4) == b"", "the client waits for nobody"
-    assert (await port.drain(1, 5)).cut == 0
-    await tools.until(lambda: not backend._writers)
+    await asyncio.wait_for(tools.until(lambda: not backend._writers), 2.0)
+    # By now it is known for one that keeps connections open.
+    streams = await tools.connect(port)
+    await tools.ask(streams, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    await asyncio.wait_for(tools.until(lambda: not backend._writers), 0.3)
+    assert backend.accepted == 2
+
+
+async def test_a_connection_that_is_parted_from_holds_up_no_drain(port, tools) -> None:
+    backend, new = await tools.backend("stays"), await tools.backend("new")
+    await port.switch(1, backend.address)
+    streams = await tools.connect(port)
+    await tools.ask(streams, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    await port.switch(2, new.address)
+    drained = await port.drain(1, 5)
+    assert drained.cut == 0
+    assert drained.ms < 400

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from hyperbox_agent.errors import ProgramError, ProtocolError
 from hyperbox_agent.supervise.config import AppConfig
 from hyperbox_agent.supervise.launch import (
     Surroundings,
+    env_stamps,
+    is_settled,
     parse_env,
     plan_launch,
     program_env,
@@ -145,3 +148,13 @@ def test_environments_that_a_prepared_parent_would_notice() -> None:
     assert not differs({"A": "1", "PORT": "1"}, {"A": "1", "HYPERBOX_X": "2"})
     assert differs({"A": "1"}, {"A": "2"})
     assert differs({}, {"A": "2"})
+
+
+def test_an_env_file_that_was_just_written_is_read_again(tmp_path: Path) -> None:
+    """Within a tick of the clock, one and two seconds on some file systems, a further write of the
+    same length changes none of its times."""
+    config = AppConfig(env_files=(".env", "none.env"))
+    (tmp_path / ".env").write_text("A=1")
+    assert not is_settled(env_stamps(config, str(tmp_path)))
+    assert is_settled([None, (1, 3, 0, 0)])
+    assert not is_settled([(1, 3, 0, 0), (2, 3, 0, time.time_ns() + 10**12)])

@@ -87,6 +87,22 @@ async def test_a_superseded_version_never_answers(program: Any, helpers: Any) ->
     await helpers.until(lambda: len(program.marked()) == 1)
 
 
+async def test_what_is_wrong_with_a_version_is_told_while_the_port_holder_hangs(
+        program: Any) -> None:
+    supervisor = program.supervisor()
+    await supervisor.open()
+    await program.reload(supervisor, 1)
+    holder = supervisor._service._port.holder_pid
+    program.write(ver="V = 'v2'\nimport nope\n")
+    os.kill(holder, signal.SIGSTOP)
+    try:
+        broken = await asyncio.wait_for(program.reload(supervisor, 2), 8)
+    finally:
+        os.kill(holder, signal.SIGCONT)
+    assert (broken.error.path, broken.error.line) == ("ver.py", 2)
+    assert await program.ask() == "v1"
+
+
 async def test_a_start_that_is_taken_back_is_broken_off(program: Any, helpers: Any) -> None:
     supervisor = program.supervisor()
     await supervisor.open()

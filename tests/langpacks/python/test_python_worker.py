@@ -377,8 +377,10 @@ def test_code_that_is_known_ahead_is_loaded_ahead(worker: WorkerEnd) -> None:
     made.write("other.py", "V = 'ahead'  # not told of\n")
     assert worker.ask("prepare", preload=["json"])["ok"]
     assert worker.ask("gate", files=[{"path": "ver.py"}, {"path": "other.py"}])["errors"] == []
-    forked = worker.fork("app.py", files=["ver.py"])
-    wait_for(lambda: waits_in_read(forked.pid))
+    os.mkfifo(made.root / "pipe.py")
+    made.write("big.py", "#" * (2 << 20))
+    forked = worker.fork("app.py", files=["pipe.py", "big.py", "gone.py", "ver.py"])
+    wait_for(lambda: stands_still(forked.pid))
     swap = ("import marshal, sys; c = marshal.dumps(compile(\"V = 'swapped'\", 'x', 'exec'))\n"
             "for p in sys.argv[1:]: d = open(p, 'rb').read(4); open(p, 'wb').write(d + c)")
     stored = map(str, made.code.glob("*.code"))
@@ -387,14 +389,15 @@ def test_code_that_is_known_ahead_is_loaded_ahead(worker: WorkerEnd) -> None:
     assert forked.output() == "ahead swapped\n"
 
 
-def waits_in_read(pid: int) -> bool:
-    """Whether a process has been in the same ``read`` for a moment."""
-    def now() -> str:
-        return Path(f"/proc/{pid}/syscall").read_text()
+def stands_still(pid: int) -> bool:
+    """Whether a process has slept, and used no processor, for a moment."""
+    def now() -> list[str]:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return [fields[0], *fields[11:13]]
 
     before = now()
-    time.sleep(0.1)
-    return before == now() and before.split()[0] in ("0", "63")  # x86-64, arm64
+    time.sleep(0.3)
+    return before == now() and before[0] == "S"
 
 
 def test_a_forked_program_tells_what_the_parent_had_not(made: Bench) -> None:

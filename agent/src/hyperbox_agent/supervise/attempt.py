@@ -53,7 +53,8 @@ class Attempts:
         self._clock = clock
 
     async def make(self, number: int, rung: Rung, why: str, root: str) -> Attempt:
-        """Start and check. Raises nothing but cancellation, after which nothing is left running."""
+        """Start and check. Raises PortError where the port is lost; then, and when it is cancelled,
+        nothing is left running."""
         attempt = Attempt(rung, why)
         if rung <= Rung.WARM:
             attempt = await self._try_warm(number, root, why)
@@ -144,12 +145,15 @@ class Attempts:
         keeping = asyncio.ensure_future(self._service.escrow(instance))
         try:
             attempt.verdict = await check(instance, rules, clock)
-            await keeping
+            if attempt.ok:
+                await keeping
         except BaseException:
             self._service.dispose(instance)
             raise
         finally:
             await cancel(keeping)
+            if not keeping.cancelled():
+                keeping.exception()  # whoever goes live hears of it; the others need no port
             instance.backend.remove_done_callback(note)
         attempt.ms = {"reload": (listening - began) * 1000,
                       "health": (clock.now() - listening) * 1000}

@@ -26,7 +26,7 @@ from hyperbox_agent.supervise.holder_relay import Relay
 if TYPE_CHECKING:
     import subprocess
 
-VERSION = 1
+VERSION = 2
 SOCKET_NAME = "port.sock"
 BUSY = "another agent holds this port"
 FDS_LIMIT = 250

@@ -389,7 +389,8 @@ class Conversation:
         if backend is None or instance is None:
             return
         self._relay.peers.drop(self._local_port)
-        (backend.part if closes else backend.close)()
+        close = instance.let_close if closes else End.close
+        close(backend)
         self.backend = self.instance = self._replay = None
         self._held = b""
         self._relay.ended(self, instance)

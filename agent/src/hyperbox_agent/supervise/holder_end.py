@@ -114,8 +114,8 @@ class End:
         """Whether a reset came, perhaps behind the end of the stream: our bytes went unread."""
         return self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
 
-    def part(self) -> None:
-        """Close it once its peer has, which is about to.
+    def part(self, late: Callable[[], None]) -> None:
+        """Close it once its peer has, which is about to. ``late``: it did not, within ``PART``.
 
         Who closes first keeps its port for a minute (TIME_WAIT). The peer is a server and has one
         port for all; of ours, one for each connection, 300 requests a second use up all in a
@@ -124,8 +124,12 @@ class End:
         if self._bits:
             self._loop.unwatch(self._fd)
         self.pending, self._bits, self._handler = b"", 0, self._parting
-        self._timer = self._loop.later(PART, self.close)
+        self._timer = self._loop.later(PART, lambda: self._too_late(late))
         self.watch(IN)
+
+    def _too_late(self, late: Callable[[], None]) -> None:
+        self.close()
+        late()
 
     def _parting(self, _bits: int) -> None:
         try:

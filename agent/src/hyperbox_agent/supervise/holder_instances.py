@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hyperbox_agent.supervise.holder_conversation import Conversation
+    from hyperbox_agent.supervise.holder_end import End
     from hyperbox_agent.supervise.holder_loop import Loop, Timer
 
 _RATE_SECONDS = 10
@@ -16,8 +17,8 @@ class Instance:
     """One address that answers, under the number of the generation that runs there."""
 
     __slots__ = (
-        "address", "bytes", "draining", "failed", "inflight", "longest_wait",
-        "number", "refused_since", "requests",
+        "address", "bytes", "draining", "failed", "inflight", "keeps_open",
+        "longest_wait", "number", "refused_since", "requests",
     )
 
     def __init__(self, number: int, address: tuple[str, int]) -> None:
@@ -30,6 +31,18 @@ class Instance:
         self.longest_wait = 0.0
         self.refused_since: float | None = None
         self.draining: Drain | None = None
+        self.keeps_open = False
+        """It was asked to close a connection and did not: it is not waited for again."""
+
+    def let_close(self, end: End) -> None:
+        """Close ``end`` after the instance has; at once where it is one that never does."""
+        if self.keeps_open:
+            end.close()
+        else:
+            end.part(self._kept_open)
+
+    def _kept_open(self) -> None:
+        self.keeps_open = True
 
     def streams(self, now: float) -> int:
         """How many exchanges are streams by now."""

@@ -6,7 +6,8 @@ import os
 import random
 import re
 import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hyperbox_agent.core.words import argv_of
@@ -72,17 +73,29 @@ def program_env(config: AppConfig, root: str, environ: Mapping[str, str],
     return env
 
 
-def env_stamps(config: AppConfig, root: str) -> tuple[object, ...]:
-    """What changes whenever an env file does."""
+Stamp = tuple[int, int, int, int]
+_COARSE = 2.5
+"""Seconds within which a file can be written twice without a change of its times (FAT: 2)."""
+
+
+def env_stamps(config: AppConfig, root: str) -> tuple[Stamp | None, ...]:
+    """What changes whenever an env file does, once it ``is_settled``."""
     return tuple(_stamp(os.path.join(root, path)) for path in config.env_files)
 
 
-def _stamp(file: str) -> tuple[int, ...] | None:
+def _stamp(file: str) -> Stamp | None:
     try:
         stat = os.stat(file)
     except OSError:
         return None
     return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def is_settled(stamps: Sequence[Stamp | None]) -> bool:
+    """Whether a further write would show: a file that was just written may be written again within
+    the same tick of its clock."""
+    old = (time.time() - _COARSE) * 1e9
+    return all(stamp is None or max(stamp[2:]) < old for stamp in stamps)
 
 
 def read_env_file(file: str, shown: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ from hyperbox_agent.supervise.launch import (
     Surroundings,
     env_stamps,
     hyperbox_env,
+    is_settled,
     launch_spec,
     plan_launch,
     program_env,
@@ -61,7 +62,7 @@ class Starter:
         self._on_report = on_report
         self._room = room
         self._spec: tuple[str, LaunchSpec] | None = None
-        self._known: tuple[object, Start] | None = None
+        self._known: tuple[object, Mapping[str, str]] | None = None
 
     def fit(self, pack: Pack | None, found: Detection) -> None:
         """From now on this is what is started; the pack is asked again how, for the environment
@@ -126,19 +127,22 @@ class Starter:
     def start_of(self, root: str) -> Start:
         """What a forked child becomes, as far as it is known ahead. Raises ProgramError."""
         spec = self._launch(root)
-        # Kept until an env file changes: the next version waits while it is worked out.
-        basis = (root, spec, env_stamps(self._config, root))
-        if self._known is None or self._known[0] != basis:
-            self._known = (basis, self._work_out(root, spec))
-        return self._known[1]
-
-    def _work_out(self, root: str, spec: LaunchSpec) -> Start:
-        env = program_env(self._config, root, self.environ, spec.env)
-        if self._config.port is not None:
-            env.setdefault("PORT", str(self._config.port))
+        env = self._env(root, spec)
         port = str(self._config.port)
         argv = tuple(part.replace("{port}", port) for part in spec.argv)
         return Start(argv, env, working_dir(self._config, self.found, root))
+
+    def _env(self, root: str, spec: LaunchSpec) -> Mapping[str, str]:
+        """Kept until an env file changes: the next version waits while it is worked out."""
+        stamps = env_stamps(self._config, root)
+        basis = (root, spec, stamps)
+        if self._known is not None and self._known[0] == basis:
+            return self._known[1]
+        env = program_env(self._config, root, self.environ, spec.env)
+        if self._config.port is not None:
+            env.setdefault("PORT", str(self._config.port))
+        self._known = (basis, env) if is_settled(stamps) else None
+        return env
 
     @property
     def can_fork(self) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import struct
@@ -38,6 +39,8 @@ PREPARE_TIMEOUT = 120.0
 FORK_TIMEOUT = 10.0
 FORK_PATIENCE = 1.0
 """Seconds for which a version that is to start waits for the child that is being forked for it."""
+AHEAD_LIMIT = 4_096
+"""Files of the tree that a child is told to load ahead, at most."""
 CALM = 2.0
 """Seconds without a reload before new modules are worth a new prepared parent."""
 ENOUGH_NEW = 3
@@ -243,7 +246,9 @@ class Warm:
         """What a running version has taken in: modules from outside its tree, in that order, and
         ``files`` of its tree."""
         self._fresh += self._learned.add(self._interpreter, names)
-        self._files.update(files)
+        # It tells of all that it opens, but only source has code that could be loaded ahead.
+        new = (path for path in files if path.endswith((".py", ".pyw")))
+        self._files.update(itertools.islice(new, max(0, AHEAD_LIMIT - len(self._files))))
 
     def nudge(self) -> None:
         """A version is live: see to it that the next one is warm."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import marshal
 import os
+import stat
 import sys
 import time
 
@@ -22,6 +23,8 @@ KEPT_SECONDS = 14 * 86_400.0
 KEPT_FILES = 8_192
 AHEAD_FILES = 2_048
 """Files whose code a child that was forked ahead loads: some 20 MB at most of usual sizes."""
+AHEAD_BYTES = 1 << 20
+"""A larger source is not loaded ahead: somebody may be about to wait for us."""
 _SUFFIX = ".code"
 _READ = "read-files"
 
@@ -83,24 +86,21 @@ class CodeStore:
         try:
             _write(draft, self._head + marshal.dumps(code))
             os.replace(draft, path)
-        except OSError:
-            return
+        except (OSError, ValueError, RecursionError, MemoryError):
+            return  # What is nested too deep can be compiled and not be written.
 
     def look_ahead(self, root: str, files: Iterable[str], stop: Callable[[], bool]) -> None:
         """Load the code of ``files``, relative to ``root``, before anybody asks for it.
 
         Who asks still reads the source, for its bytes decide; but what it says is here already.
         """
-        for path in files:
-            if stop() or len(_AHEAD) >= AHEAD_FILES:
+        for path in list(files)[:AHEAD_FILES]:
+            if stop():
                 return
             whole = os.path.join(root, path)
-            try:
-                source = _read(whole)
-            except OSError:
-                continue  # It was loaded once and is gone.
-            code = self.load(source, whole)
-            if code is not None:
+            source = _read_source(whole)
+            code = self.load(source, whole) if source is not None else None
+            if source is not None and code is not None:
                 _AHEAD[digest(source), whole] = code
 
     def put_off(self, source: bytes, code: CodeType) -> None:
@@ -172,6 +172,21 @@ _SHA256 = _find_sha256()
 def digest(source: bytes) -> str:
     """SHA-256 in hex."""
     return str(_SHA256(source).hexdigest())
+
+
+def _read_source(path: str) -> bytes | None:
+    """A source file of usual size; None for anything else, be it a pipe that nobody writes to."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode) or found.st_size > AHEAD_BYTES:
+                return None
+            return os.read(fd, found.st_size)
+        finally:
+            os.close(fd)
+    except OSError:
+        return None  # It was loaded once and is gone.
 
 
 def _read(path: str) -> bytes:

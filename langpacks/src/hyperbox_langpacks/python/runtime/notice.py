@@ -121,8 +121,9 @@ class Noticed:
         if not self.listening:
             self.listening = True
             self.tell()
-            forget_ahead()
-        elif ((self._files or len(sys.modules) != self._known_size)
+            return
+        forget_ahead()  # not before the first connection: some servers listen and import then
+        if ((self._files or len(sys.modules) != self._known_size)
               and time.monotonic() - self._last >= BETWEEN_REPORTS):
             self.tell()
 
