@@ -134,6 +134,14 @@ async def two_generations(place: Place) -> None:
     place.commit(2)
 
 
+async def test_a_generation_that_was_saved_over_at_once_can_still_be_gone_back_to(
+        place: Place) -> None:
+    await two_generations(place)
+    place.write("a", "333")  # before anything else could be copied
+    root = Path((await place.base.prepare_rollback(2))["root"])
+    assert ((root / "a").read_text(), (root / "b").read_text()) == ("22", "1")
+
+
 async def test_a_tree_that_something_runs_from_is_not_built_anew(place: Place) -> None:
     await two_generations(place)
     first = (await place.base.prepare_rollback(1))["root"]

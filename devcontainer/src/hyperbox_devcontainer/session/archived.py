@@ -35,6 +35,9 @@ REST = 0.05
 """Seconds of copying and of rest: a third of one core, for less than a minute in a tree of 50,000
 files, and nothing after that."""
 
+AT_ONCE = 0.005
+"""Seconds of copying before a generation is told of as live."""
+
 MANY = 1000
 """Files whose copying leaves enough of unused memory to be worth a search for it."""
 
@@ -126,11 +129,18 @@ class ArchiveBase:
         live, self._live = self._live, None
         if live is None:
             self._archive.record(number, changes)
+            self._copy_at_once()
         else:
             self._archive.begin(number, after(live, changes))
         self._more.set()
         self._starting.clear()
         self._litter.set()
+
+    def _copy_at_once(self) -> None:
+        """What was just saved comes first: the next save, perhaps in a moment, writes over it."""
+        if not self._turn.locked():
+            with contextlib.suppress(ApplyError):  # as in ``_copy_all``
+                self._archive.record_some(self._source.tree.read, AT_ONCE)
 
     async def kept(self) -> list[int]:
         """See Base."""
