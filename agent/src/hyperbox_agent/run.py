@@ -155,7 +155,8 @@ async def _run(arguments: RunArguments, root: str, home: str) -> int:
     become_subreaper()
     clock = SystemClock()
     speaker = Speaker(as_json=arguments.json)
-    tree = SourceTree(root, options=IgnoreOptions(), cache_file=os.path.join(home, "scan"))
+    tree = SourceTree(root, options=IgnoreOptions(databases=False),
+                      cache_file=os.path.join(home, "scan"))
     source = Source(tree, lambda sink: choose_watcher(root, sink), clock, lock=GitLock(root))
 
     def on_event(event: Mapping[str, Any]) -> None:

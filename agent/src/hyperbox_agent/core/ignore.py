@@ -36,6 +36,10 @@ ENVIRONMENTS = (
 )
 """Made by tools, again on each target; a user may include one by name."""
 
+DATABASES = tuple(f"*.{name}{tail}" for name in ("sqlite", "sqlite3", "db")
+                  for tail in ("", "-journal", "-wal", "-shm"))
+"""SQLite's, which the program writes while it runs; a user may include one by name."""
+
 
 @dataclass(frozen=True, slots=True)
 class IgnoreOptions:
@@ -48,6 +52,8 @@ class IgnoreOptions:
     """Follow git's ignore files."""
     docker: bool = True
     """Follow ``.dockerignore``."""
+    databases: bool = True
+    """Keep ``DATABASES``: a target with a tree of its own may need what is in them."""
 
 
 VENV = Pattern(text="a folder with pyvenv.cfg", source=BUILT_IN, line=0, negative=False,
@@ -101,7 +107,8 @@ class IgnoreRules:
     def __init__(self, options: IgnoreOptions, *, above: Sequence[PatternList] = (),
                  docker: Sequence[Pattern] = ()) -> None:
         self.leftovers = PatternList(_fixed(LEFTOVERS, BUILT_IN))
-        self.built_in = PatternList(_fixed(LEFTOVERS + ENVIRONMENTS, BUILT_IN))
+        own = ENVIRONMENTS if options.databases else ENVIRONMENTS + DATABASES
+        self.built_in = PatternList(_fixed(LEFTOVERS + own, BUILT_IN))
         self.user = PatternList(_fixed(options.ignore, "ignore"))
         self.include = PatternList(_fixed(options.include, "include"))
         self.docker = PatternList(docker)

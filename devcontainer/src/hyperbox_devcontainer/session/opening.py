@@ -113,7 +113,10 @@ def make_source(options: SessionOptions, clock: Clock) -> Source:
     beside = (f"*.from-{options.target}*",) if options.pull else ()
     tree = SourceTree(
         options.root,
-        options=IgnoreOptions(ignore=(*options.ignore, *beside), include=options.include),
+        # In place the program's database is not saved but written, and not of any generation: an
+        # older one that is gone back to works on the same rows.
+        options=IgnoreOptions(ignore=(*options.ignore, *beside), include=options.include,
+                              databases=options.mode == "mirror"),
         cache_file=os.path.join(options.state_dir, "scan"))
     return Source(
         tree, lambda sink: choose_watcher(options.root, sink, prefer=options.watcher), clock,
