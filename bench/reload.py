@@ -210,6 +210,7 @@ def _beside_a_stream(subject: Subject, project: Project, port: int, edits: int,
     """Edits while one client reads an event stream; ends at the first that is never seen."""
     prober = Prober(port, keep=False)
     samples: list[float] = []
+    prober.until(project.answer, EDIT_SECONDS)  # a peer may be down between two versions just now
     with socket.create_connection(("127.0.0.1", port), EDIT_SECONDS) as stream:
         stream.sendall(b"GET /events HTTP/1.1\r\nHost: bench\r\n\r\n")
         stream.recv(1024)

@@ -181,7 +181,9 @@ SECTIONS: dict[str, Callable[[Any], str]] = {
 def markdown(results: Mapping[str, Any]) -> str:
     """The whole page."""
     parts = [HEAD.format(command=results["command"])]
-    parts += [section(results[name]) for name, section in SECTIONS.items() if name in results]
+    remarks = results.get("remarks", {})
+    parts += [f"{section(results[name])}\n\n{remarks.get(name, '')}"
+              for name, section in SECTIONS.items() if name in results]
     return "\n\n".join(part.strip() for part in [*parts, machine_section(results["machine"])]) + (
         "\n")
 
@@ -192,11 +194,15 @@ def _same_machine(one: Row, other: Row) -> bool:
 
 
 def write(results: Mapping[str, Any], folder: Path) -> None:
-    """Write both files; parts not run this time stay, if they come from the same machine."""
+    """Write both files; parts not run this time stay, if they come from the same machine.
+
+    So do ``remarks`` on them (part → text), written into the JSON by hand: what changed since.
+    """
     data = folder / "benchmarks.json"
     old = json.loads(data.read_text()) if data.exists() else {}
     if not _same_machine(old.get("machine", {}), results["machine"]):
         old = {}
-    merged = {**old, **results}
+    remarks = {part: text for part, text in old.get("remarks", {}).items() if part not in results}
+    merged = {**old, **results, "remarks": remarks}
     data.write_text(json.dumps(merged, indent=1, ensure_ascii=False) + "\n")
     (folder / "benchmarks.md").write_text(markdown(merged))
