@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from hyperbox_agent import jsonfile
 from hyperbox_agent.jsonfile import NEW, read_json, write_json, write_json_often
+from hyperbox_agent.store.ops import Ops
 
 Write = Callable[[str, Mapping[str, object]], None]
 
@@ -55,8 +56,11 @@ def test_a_write_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
 def test_where_the_kernel_can_not_exchange_it_is_replaced(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = str(tmp_path / "it.json")
-    for exchange in (None, lambda *_: -1):
-        monkeypatch.setattr(jsonfile, "_exchange", lambda found=exchange: found)
+    for code in (errno.ENOSYS, errno.EINVAL):
+        def fails(*_: object, code: int = code) -> None:
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(Ops, "exchange", fails)
         for number in (1, 2):
             write_json_often(path, {"number": number})
             assert read_json(path) == {"number": number}

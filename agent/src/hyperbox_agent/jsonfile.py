@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
-import functools
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+
+from hyperbox_agent.store.ops import Ops
 
 NEW = ".new"
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 def read_json(path: str) -> object:
@@ -35,17 +34,18 @@ def write_json_often(path: str, data: Mapping[str, object]) -> None:
     """As ``write_json``, for a file that is replaced all the time.
 
     ext4 flushes a new file's data when it takes an old one's name, which is most of the price (0.6
-    of 0.8 ms). Two files that change places are spared that; the old one goes then.
+    of 0.8 ms). Two files that change places are spared that; the old one goes then. Where the
+    machine dies in that moment neither may be left: for what means nothing after a restart of it.
     """
     temporary = path + NEW
     with open(_create(temporary), "wb") as file:
         file.write(json.dumps(data).encode())
-    exchange = _exchange()
-    if exchange is not None and exchange(_AT_FDCWD, os.fsencode(temporary), _AT_FDCWD,
-                                         os.fsencode(path), _RENAME_EXCHANGE) == 0:
-        os.unlink(temporary)
-    else:
+    try:
+        Ops().exchange(temporary, path)
+    except OSError:
         os.replace(temporary, path)  # the first one, or the kernel or the file system can't
+    else:
+        os.unlink(temporary)
 
 
 def _create(path: str) -> int:
@@ -56,9 +56,3 @@ def _create(path: str) -> int:
     except FileExistsError:
         os.unlink(path)  # a killed writer's
         return os.open(path, flags, 0o600)
-
-
-@functools.lru_cache(maxsize=1)
-def _exchange() -> Callable[..., int] | None:
-    """``renameat2``; None where the C library has none (before glibc 2.28)."""
-    return getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)

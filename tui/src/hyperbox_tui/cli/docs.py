@@ -57,10 +57,8 @@ def _flag(short: str) -> str:
 
 def _statuses() -> str:
     rows = [f"| {status} | {says} |" for status, says in MEANING.items()]
-    says = ("`exec` passes its command's status through; 127 is a command that is not there, 126 "
-            "one that may not be executed.")
-    return "\n".join(("## Exit statuses", "", says, "", "| status | meaning |", "|---|---|", *rows,
-                      ""))
+    return "\n".join(("## Exit statuses", "", "`exec` passes its command's status through.", "",
+                      "| status | meaning |", "|---|---|", *rows, ""))
 
 
 def _keys() -> str:

@@ -15,7 +15,7 @@ from hyperbox_devcontainer.verbs.protocol import (
     frame,
     parse_frame_head,
 )
-from hyperbox_tui.cli.exits import UsageError
+from hyperbox_tui.cli.exits import NOT_EXECUTABLE, NOT_FOUND, UsageError
 from hyperbox_tui.cli.project import project_of
 from hyperbox_tui.cli.reach import connect
 
@@ -31,10 +31,10 @@ START_SECONDS = 30.0
 PIECE = 65536
 HELD = 1024 * 1024
 """Bytes of output that wait here for who reads us, before the session has to wait."""
-_STATUS = {"ProgramMissingError": 127, "ProgramForbiddenError": 126}
 AT_ONCE = 4096
 """A pipe that says it can be written takes so many without blocking (PIPE_BUF, pipe(7)). It stays a
 blocking one: it is shared with whoever gave it to us."""
+_STATUS = {"ProgramMissingError": NOT_FOUND, "ProgramForbiddenError": NOT_EXECUTABLE}
 
 
 def run(args: Args, out: Output) -> int:

@@ -63,9 +63,11 @@ class CodeStore:
 
     def load(self, source: bytes, filename: str) -> CodeType | None:
         """The code of ``source``, with ``filename`` in its tracebacks, or None."""
+        return self._load(digest(source), filename)
+
+    def _load(self, name: str, filename: str) -> CodeType | None:
         import _imp
 
-        name = digest(source)
         known = _AHEAD.pop((name, filename), None) if _AHEAD else None
         if known is not None:
             return known
@@ -99,9 +101,12 @@ class CodeStore:
                 return
             whole = os.path.join(root, path)
             source = _read_source(whole)
-            code = self.load(source, whole) if source is not None else None
-            if source is not None and code is not None:
-                _AHEAD[digest(source), whole] = code
+            if source is None:
+                continue
+            name = digest(source)
+            code = self._load(name, whole)
+            if code is not None:
+                _AHEAD[name, whole] = code
 
     def put_off(self, source: bytes, code: CodeType) -> None:
         """Keep ``code``, but write it only with ``catch_up``, when nobody waits for us."""

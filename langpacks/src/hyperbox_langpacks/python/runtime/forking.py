@@ -31,12 +31,11 @@ class Child:
 
     __slots__ = ("_ahead", "_environ", "go", "options", "request", "spec")
 
-    def __init__(self, go: int, spec: Mapping[str, Any], request: Mapping[str, Any],
-                 options: tuple[str, ...]) -> None:
+    def __init__(self, go: int, spec: Mapping[str, Any], request: Mapping[str, Any]) -> None:
         self.go = go
         self.spec = spec
         self.request = request
-        self.options = options
+        self.options = _options(spec)
         self._ahead: Invocation | None = None
         """What the request's command runs, found out while there was time."""
         self._environ = dict(os.environ)
@@ -109,9 +108,8 @@ class Child:
 def fork(wire: Wire, spec: Mapping[str, Any], request: Mapping[str, Any],
          fds: list[int]) -> tuple[dict[str, Any], Child | None]:
     """Fork a child with these descriptors; in the parent an answer, in the child what it is."""
-    options = tuple(spec.get("options", ()))
     try:
-        _check_request(request, fds, options)
+        _check_request(request, fds, _options(spec))
     except RefusedError as error:
         return {"ok": False, "error": str(error)}, None
     readable, writable = os.pipe()
@@ -126,6 +124,10 @@ def fork(wire: Wire, spec: Mapping[str, Any], request: Mapping[str, Any],
     if len(told) < 4:
         return {"ok": False, "error": "the forked child ended at once"}, None
     return {"ok": True, "pid": struct.unpack("!I", told)[0]}, None
+
+
+def _options(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(spec.get("options", ()))
 
 
 def _check_request(request: Mapping[str, Any], fds: list[int], options: tuple[str, ...]) -> None:
@@ -160,7 +162,7 @@ def _in_child(wire: Wire, spec: Mapping[str, Any], request: Mapping[str, Any], f
         os.close(writable)
     except OSError:
         os._exit(1)  # The parent sees the closed pipe and says so.
-    return Child(fds[3], spec, request, tuple(spec.get("options", ())))
+    return Child(fds[3], spec, request)
 
 
 def _take_terminal() -> None:
