@@ -5,10 +5,13 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
-from hyperbox_agent.supervise import procfs
+import pytest
+
+from hyperbox_agent.supervise import procfs, starter
 from hyperbox_langpacks.base import Command, FileChange, Rung
 from hyperbox_langpacks.python.pack import PythonPack
 
@@ -49,6 +52,23 @@ async def test_the_second_start_is_warm_and_every_one_after_it(
     assert "http.server" in next(iter(learned.values()))
     await supervisor.stop()
     assert program.marked() == []
+
+
+async def test_what_a_program_reports_in_its_first_moment_is_heard(
+        program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine the agent may go on long after the program that it started has begun."""
+    spawn = starter.spawn
+
+    def late(*args: Any) -> Any:
+        child = spawn(*args)
+        time.sleep(1.0)
+        return child
+
+    monkeypatch.setattr(starter, "spawn", late)
+    supervisor = with_pack(program, start_timeout=10.0)
+    await supervisor.open()
+    assert (await program.reload(supervisor, 1)).ok
+    assert await program.ask() == "v1"
 
 
 async def test_modules_are_learned_in_the_order_of_their_import(

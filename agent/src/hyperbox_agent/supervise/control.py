@@ -24,7 +24,7 @@ class Control:
         """``path``: at most 107 bytes, in a folder of the owner's alone."""
         self.path = path
         self.dropped = 0
-        self._on_report = on_report
+        self.on_report = on_report
         self._loop = asyncio.get_running_loop()
         self._peers: set[_Peer] = set()
         self._socket = _listen(path)
@@ -51,7 +51,7 @@ class Control:
             self.dropped += 1
             return
         if isinstance(report, dict) and isinstance(report.get("event"), str):
-            self._on_report(report)
+            self.on_report(report)
         else:
             self.dropped += 1
 

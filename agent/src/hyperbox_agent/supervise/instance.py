@@ -53,9 +53,10 @@ class Learned:
 
 
 class Instance:
-    """Made when its process exists. ``end`` leaves nothing of it behind."""
+    """Made when its process exists, its ``control`` before that: what a program reports in its
+    first moments is not said twice. ``end`` leaves nothing of it behind."""
 
-    def __init__(self, identity: Identity, child: Child, pipes: Pipes, control_path: str,
+    def __init__(self, identity: Identity, child: Child, pipes: Pipes, control: Control,
                  clock: Clock, sink: Sink, *, port: int | None = None, ready: str | None = None,
                  room: Room | None = None,
                  on_report: Callable[[Instance, Mapping[str, Any]], None] | None = None) -> None:
@@ -83,7 +84,8 @@ class Instance:
         self._errors: deque[str] = deque(maxlen=_ERRORS)
         self._only_stream = len(pipes.streams) == 1
         self._exit: asyncio.Task[Exit] | None = None
-        self._control = Control(control_path, self._report)
+        self._control = control
+        control.on_report = self._report
         self._pumps = [Pump(fd, stream, self._line, clock, room=room)
                        for stream, fd in pipes.streams.items()]
 

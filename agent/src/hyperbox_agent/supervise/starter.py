@@ -10,6 +10,7 @@ from typing import Any
 from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.errors import ProgramError
 from hyperbox_agent.supervise.config import AppConfig
+from hyperbox_agent.supervise.control import Control
 from hyperbox_agent.supervise.instance import Identity, Instance, Sink
 from hyperbox_agent.supervise.launch import (
     Surroundings,
@@ -98,10 +99,15 @@ class Starter:
         config = self._config
         here = self._here(serial, number, root)
         plan = plan_launch(config, spec, self.found, here, self.environ)
-        ends = open_terminal(plan.spawn.size) if config.tty else open_pipes()
-        child = spawn(plan.spawn, ends, self._clock)
+        control = Control(here.control, _nobody)
+        try:
+            ends = open_terminal(plan.spawn.size) if config.tty else open_pipes()
+            child = spawn(plan.spawn, ends, self._clock)
+        except BaseException:
+            control.close()
+            raise
         instance = self._instance(Identity(serial, number, Rung.COLD, root, here.mark), child,
-                                  ends.ours, here.control)
+                                  ends.ours, control)
         if plan.backend is not None:
             instance.backend.set_result(plan.backend)
             instance.was_given_port = True
@@ -117,7 +123,8 @@ class Starter:
             spare.discard()
             raise
         identity = Identity(serial, number, Rung.WARM, root, here.mark, spare.mark)
-        instance = self._instance(identity, spare.child, spare.pipes, here.control)
+        instance = self._instance(identity, spare.child, spare.pipes,
+                                  Control(here.control, _nobody))
         if spare.start(what):
             return instance
         spare.release()
@@ -153,7 +160,7 @@ class Starter:
 
     def adopt(self, identity: Identity, child: Child, pipes: Pipes, control: str) -> Instance:
         """An instance that another agent started."""
-        instance = self._instance(identity, child, pipes, control)
+        instance = self._instance(identity, child, pipes, Control(control, _nobody))
         instance.was_adopted = True
         return instance
 
@@ -175,7 +182,12 @@ class Starter:
             public_port=self._config.port, peers=self.peers, code_dir=self._code_dir,
             own_port=self.found.port)
 
-    def _instance(self, identity: Identity, child: Child, pipes: Pipes, control: str) -> Instance:
+    def _instance(self, identity: Identity, child: Child, pipes: Pipes, control: Control
+                  ) -> Instance:
         return Instance(identity, child, pipes, control, self._clock, self._sink,
                         port=self._config.port, ready=self._config.ready, room=self._room,
                         on_report=self._on_report)
+
+
+def _nobody(report: Mapping[str, Any]) -> None:
+    """Until the instance is there: nothing is read before the loop gets its turn."""

@@ -53,9 +53,11 @@ class Reporter:
         lines, self._pending = self._pending, []
         try:
             send(self.path, "".join(lines).encode("utf-8", "backslashreplace"))
-        except OSError:
-            # The agent is being replaced, or gone: the program goes on either way.
-            self._failed_at = time.monotonic()
+        except OSError as error:
+            # The agent is being replaced, or gone: the program goes on either way. To be refused
+            # costs nothing, so the next event tries again: it may be that the program listens.
+            if not isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
+                self._failed_at = time.monotonic()
             self._pending = lines + self._pending
 
     def problem(self, where: str, error: BaseException) -> None:
