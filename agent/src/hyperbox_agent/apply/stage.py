@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from hyperbox_agent.apply.ahead import Ahead
 from hyperbox_agent.apply.folders import Folders
 from hyperbox_agent.apply.moves import EXECUTABLE_MODE, FILE_MODE, FOLDER_MODE, Move
 from hyperbox_agent.core.entries import Change, Entry, Kind
@@ -20,7 +21,7 @@ from hyperbox_agent.core.plan import Op
 from hyperbox_agent.errors import ApplyError, MissingBlobsError, StoreError
 from hyperbox_agent.store.born import birth
 from hyperbox_agent.store.ops import Ops, remove_tree, write_all
-from hyperbox_agent.store.record import Record, stamp
+from hyperbox_agent.store.record import Record, stamp, stamp_of
 from hyperbox_agent.store.space import check_room, typed
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -65,11 +66,12 @@ class Stager:
 
     def __init__(self, stage: str, changes: Sequence[Change], moves: Sequence[Move], *, ops: Ops,
                  local: Callable[[bytes], Iterable[bytes] | None],
-                 seal: Callable[[Stager], Staged]) -> None:
+                 seal: Callable[[Stager], Staged], ahead: Ahead) -> None:
         """Make the folders and links in ``stage``. Raises NoSpaceError, ApplyError.
 
         ``local`` gives a content that is on this machine already, or None. The last piece comes
-        only when the whole was verified. ``seal`` makes the finished stage a batch.
+        only when the whole was verified. ``seal`` makes the finished stage a batch. ``ahead`` is
+        what was written before the batch was known.
         """
         self._stage = stage
         self._changes = tuple(changes)
@@ -78,11 +80,11 @@ class Stager:
         self._local = local
         self._seal = seal
         self._slots: dict[bytes, list[_Slot]] = {}
-        self.stamps: dict[str, int] = {}
+        self.stamps = ahead.held(self._changes, moves)
         self.places: dict[str, str] = {}
         self.bytes = 0
         self._folders: Folders | None = None
-        self._lay_out()
+        self._lay_out(ahead)
 
     @property
     def needs(self) -> tuple[bytes, ...]:
@@ -146,7 +148,7 @@ class Stager:
 
     # -- layout ---------------------------------------------------------------------------------
 
-    def _lay_out(self) -> None:
+    def _lay_out(self, ahead: Ahead) -> None:
         size, links, folders = self._sort_out()
         record = _RECORD * len(self._changes)
         check_room(os.path.dirname(self._stage), size + record + _BLOCK * len(folders),
@@ -154,7 +156,10 @@ class Stager:
         try:
             self._ops.mkdir(self._stage, 0o700)
             self._folders = Folders(self._stage)
-            for place in folders:
+            there = ahead.hand_over(self._changes, self._moves, self.stamps, self._stage)
+            for path, place in folders:
+                if path in there:
+                    continue
                 parent, name = self._folders.parent(place)
                 self._ops.mkdir(name, FOLDER_MODE, dir_fd=parent)
             for place, entry in links:
@@ -178,13 +183,14 @@ class Stager:
         self.stamps[entry.path] = stamp(os.stat(name, dir_fd=parent, follow_symlinks=False),
                                         birth(name, parent))
 
-    def _sort_out(self) -> tuple[int, list[tuple[str, Entry]], list[str]]:
-        """Which links and folders are staged, and where; the files' bytes; fills their slots."""
+    def _sort_out(self) -> tuple[int, list[tuple[str, Entry]], list[tuple[str, str]]]:
+        """Which links and folders are staged, and where; the bytes of the files that are still to
+        be written; fills their slots."""
         single = {move.path: move for move in self._moves if move.op is Op.PLACE}
         trees = {path: move for path, move in single.items() if move.folder}
         size = 0
         links: list[tuple[str, Entry]] = []
-        folders: list[str] = []
+        folders: list[tuple[str, str]] = []
         for change in self._changes:
             entry = change.new
             place = None if entry is None else _place(change.path, single, trees)
@@ -192,10 +198,10 @@ class Stager:
                 continue
             self.places[change.path] = f"{self._stage}/{place}"
             if entry.kind is Kind.DIR:
-                folders.append(place)
+                folders.append((entry.path, place))
             elif entry.kind is Kind.LINK:
                 links.append((place, entry))
-            else:
+            elif entry.path not in self.stamps:
                 folder, _, name = place.rpartition("/")
                 replaces = change.old is not None and change.old.kind is Kind.FILE
                 slot = (change.path, folder, name, entry.executable, replaces)
@@ -247,7 +253,7 @@ class Stager:
     def _done(self, fd: int, slot: _Slot) -> None:
         if slot[4]:
             self._ops.start_writeback(fd)
-        self.stamps[slot[0]] = stamp(os.fstat(fd), birth(fd))
+        self.stamps[slot[0]] = stamp_of(fd)
 
     def _wrong(self, slots: Iterable[_Slot]) -> StoreError:
         path = next(iter(slots))[0]

@@ -12,11 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hyperbox_agent.apply import home as homes
+from hyperbox_agent.apply.ahead import Ahead
 from hyperbox_agent.apply.batches import Applied, Batches, Freeze, Outcome
 from hyperbox_agent.apply.boot import Boot
 from hyperbox_agent.apply.contents import Contents
 from hyperbox_agent.apply.damage import Damage, find_damage
 from hyperbox_agent.apply.folders import Folders
+from hyperbox_agent.apply.foreign import find_foreign
 from hyperbox_agent.apply.home import Marker, TreeState
 from hyperbox_agent.apply.journal import forward
 from hyperbox_agent.apply.moves import Move, moves_for
@@ -35,7 +37,6 @@ from hyperbox_agent.store.history import History
 from hyperbox_agent.store.ops import Ops, remove_tree
 from hyperbox_agent.store.record import Record
 from hyperbox_agent.store.space import typed
-from hyperbox_agent.watch.ignorefiles import VENV_MARK
 
 __all__ = ["Applied", "Blobs", "Freeze", "Outcome", "Recovered", "Tree"]
 
@@ -71,6 +72,7 @@ class Tree:
         self.keep = keep or pruning.Keep()
         """What stays of the older generations, from the next batch on."""
         self._ops = ops or Ops()
+        self._ahead = Ahead(f"{self.home}/stage/ahead", self._ops)
         homes.prepare(self.root, self.home)
         self._lock = homes.lock(self.home)
         self._places = Places(self.home)
@@ -98,9 +100,12 @@ class Tree:
 
     def close(self) -> None:
         """Let another agent have the home."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        try:
+            self._ahead.close()
+        finally:
+            if self._lock >= 0:
+                os.close(self._lock)
+                self._lock = -1
 
     def __enter__(self) -> Tree:
         return self
@@ -178,23 +183,9 @@ class Tree:
             self._damaged.pop(path, None)
         self._look(touched)
 
-    def foreign(self, limit: int = 100) -> tuple[str, ...]:
-        """Files in the tree that were not put there, ``limit`` at most; left out are compiled code
-        and Python's environments, which are made in the tree."""
-        found: list[str] = []
-        for folder, folders, names in os.walk(self.root):
-            base = os.path.relpath(folder, self.root)
-            if VENV_MARK in names and base != ".":
-                folders.clear()
-                continue
-            folders[:] = sorted(name for name in folders if name != "__pycache__")
-            for name in sorted(names):
-                path = name if base == "." else f"{base}/{name}"
-                if path not in self._history.manifest:
-                    found.append(path)
-                    if len(found) >= limit:
-                        return tuple(found)
-        return tuple(found)
+    def foreign(self) -> tuple[str, ...]:
+        """Files in the tree that were not put there: see ``apply.foreign``."""
+        return find_foreign(self.root, self._history.manifest)
 
     def content(self, digest: bytes) -> bytes | None:
         """A content that is here, verified: the base of a delta. None: it is not here."""
@@ -251,6 +242,21 @@ class Tree:
         """Those of ``digests`` that are nowhere here."""
         return self._contents.lacks(digests, self._present())
 
+    def ahead(self, files: Sequence[tuple[Entry, bytes | memoryview]]) -> None:
+        """Take files of the first batch, before that is known: ``begin`` uses those that it has
+        just so. Raises ApplyError in a tree that holds something, and as ``Ahead.add``.
+        """
+        self._need_ready()
+        if self._history.number or self._history.manifest:
+            raise ApplyError("only an empty tree takes files ahead of a batch")
+        with collector_paused():
+            self._ahead.add(files)
+
+    def complete(self, count: int, changes: Iterable[Change]) -> tuple[Change, ...]:
+        """A first batch with the ``count`` files that came ahead of it: see ``Ahead``."""
+        with collector_paused():
+            return self._ahead.complete(count, changes)
+
     def begin(self, number: int, changes: Sequence[Change]) -> Stager:
         """Begin to stage generation ``number``: ``add`` what ``missing`` named, then ``finish``.
 
@@ -260,7 +266,7 @@ class Tree:
         self._need_ready()
         if self._batches.commit():
             self.prune()
-        with collector_paused():
+        with collector_paused(), contextlib.closing(self._ahead):
             self._look_again(changes)
             batch = self._relative(changes)
             validate(batch, self._history.manifest, folding=self.traits.folding)
@@ -285,6 +291,7 @@ class Tree:
             return Staged(seq, number, base, batch, moves, record, stager.places, stager.bytes)
 
         return Stager(self._places.stage(seq), batch, moves, ops=self._ops, seal=seal,
+                      ahead=self._ahead,
                       local=lambda digest: self._contents.pieces(digest, present))
 
     def stage(self, number: int, changes: Sequence[Change], blobs: Blobs) -> Staged:
@@ -419,6 +426,7 @@ class Tree:
 
     def _forget_everything(self) -> None:
         self._marker = None
+        self._ahead.close()
         with contextlib.suppress(FileNotFoundError):
             self._ops.unlink(os.path.join(self.home, "marker"))
         self._history.forget()

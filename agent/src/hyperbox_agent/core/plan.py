@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from hyperbox_agent.core.entries import Change, Entry, Kind, Manifest
-from hyperbox_agent.errors import ApplyError
+from hyperbox_agent.errors import ApplyError, MissingBlobsError
 
-__all__ = ["EXACT", "Folding", "Op", "Step", "after", "diff", "inverse", "link_escapes", "order",
-           "validate", "validate_pulled"]
+__all__ = ["EXACT", "Folding", "Op", "Step", "after", "diff", "first_batch", "inverse",
+           "link_escapes", "order", "validate", "validate_pulled"]
 
 
 # -- difference ---------------------------------------------------------------------------------
@@ -263,6 +263,21 @@ class Step:
     """RESPELL: the path with the old spelling."""
     tree: bool = False
     """PLACE of a folder that is new as a whole: what is below it has no steps of its own."""
+
+
+def first_batch(files: Manifest, count: int, changes: Iterable[Change]) -> tuple[Change, ...]:
+    """The changes that fill an empty tree, sorted: ``files`` that came ahead of them, except where
+    ``changes`` say otherwise, and these. Raises MissingBlobsError where there are not ``count``."""
+    if count != len(files):
+        raise MissingBlobsError(f"{count} files were sent ahead, and {len(files)} are here",
+                                digests=())
+    batch = {path: Change(path, None, entry) for path, entry in files.items()}
+    for change in changes:
+        if change.new is None:
+            batch.pop(change.path, None)
+        else:
+            batch[change.path] = change
+    return tuple(batch[path] for path in sorted(batch))
 
 
 def order(changes: Sequence[Change], *, folding: Folding = EXACT) -> tuple[Step, ...]:

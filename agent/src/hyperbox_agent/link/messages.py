@@ -150,6 +150,9 @@ class GenerationRequest:
     """Words of rungs that bound the pack's choice."""
     direction: str = "push"
     """The field for two-way: this version knows only ``push``."""
+    ahead: int = 0
+    """So many files were sent ahead and are part of it: only those are listed that are otherwise by
+    now, or gone."""
     paths_pull: tuple[str, ...] = ()
     """Paths whose newer version on the target goes to the source and is not overwritten."""
 
@@ -158,7 +161,7 @@ class GenerationRequest:
         body: dict[str, Any] = {
             "number": self.number, "base": self.base, "settled": self.settled,
             "first": self.first, "lowest": self.lowest, "highest": self.highest,
-            "direction": self.direction, "paths_pull": list(self.paths_pull)}
+            "direction": self.direction, "ahead": self.ahead, "paths_pull": list(self.paths_pull)}
         if len(self.changes) <= INLINE:
             return {**body, "changes": [wanted.as_json() for wanted in self.changes]}, b""
         head = encode_changes([_told(wanted) for wanted in self.changes])
@@ -181,16 +184,21 @@ class GenerationRequest:
                    first=read.flag("first", False), lowest=read.text("lowest", "nothing"),
                    highest=read.text("highest", "rebuild"),
                    direction=read.one_of("direction", ("push",), "push"),
+                   ahead=read.number("ahead", 0),
                    paths_pull=tuple(map(check_path, read.texts("paths_pull", ()))))
 
     @classmethod
     def of(cls, number: int, base: int, changes: Iterable[Change], *, settled: bool = True,
-           first: bool = False) -> GenerationRequest:
+           first: bool = False, ahead: int = 0) -> GenerationRequest:
         """A request that carries ``changes``."""
         return cls(number, base, tuple(
             Wanted(change.path, change.new, change.old.kind if change.old else None)
             for change in changes),
-                   settled=settled, first=first)
+                   settled=settled, first=first, ahead=ahead)
+
+    def as_told(self) -> tuple[Change, ...]:
+        """The changes as the session sees them."""
+        return tuple(wanted.as_told() for wanted in self.changes)
 
     def against(self, base: Manifest) -> tuple[Change, ...]:
         """The changes with their old side. Deletions of what is not there are left out."""

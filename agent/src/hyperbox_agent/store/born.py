@@ -12,12 +12,15 @@ from functools import cache
 _AT_FDCWD = -100
 _AT_EMPTY_PATH = 0x1000
 _AT_SYMLINK_NOFOLLOW = 0x100
+_STATX_BASIC_STATS = 0x7FF
 _STATX_BTIME = 0x800
 _Answer = ctypes.c_char * 256
 _MASK = struct.Struct("@I")
 _BTIME = struct.Struct("@qI")
 _BTIME_AT = 80
 """Offset of ``stx_btime`` in ``struct statx`` (linux/stat.h), the same on all architectures."""
+_FACTS = struct.Struct("=I28xQQ32xqI20xqI")
+"""In it: mask, inode, size, birth and mtime."""
 
 
 def birth(path: str | int, folder: int | None = None) -> int:
@@ -40,6 +43,22 @@ def birth(path: str | int, folder: int | None = None) -> int:
         return 0
     seconds, rest = _BTIME.unpack_from(answer, _BTIME_AT)
     return int(seconds) * 1_000_000_000 + int(rest)
+
+
+def facts_and_birth(fd: int) -> tuple[int, int, int, int] | None:
+    """Of an open file: inode, mtime in ns, size in bytes, and what ``birth`` says. One call instead
+    of two, for who asks about 50,000 of them. None: not to be had here."""
+    call = _statx()
+    if call is None:
+        return None
+    answer = _Answer()
+    if call(fd, b"", _AT_EMPTY_PATH, _STATX_BASIC_STATS | _STATX_BTIME, answer):
+        return None
+    mask, inode, size, born, born_ns, mtime, mtime_ns = _FACTS.unpack_from(answer)
+    if mask & _STATX_BASIC_STATS != _STATX_BASIC_STATS:
+        return None
+    born = born * 1_000_000_000 + born_ns if mask & _STATX_BTIME else 0
+    return inode, mtime * 1_000_000_000 + mtime_ns, size, born
 
 
 @cache

@@ -22,6 +22,7 @@ from typing import Any
 from hyperbox_agent.core.codec import decode_changes, decode_new, encode_changes
 from hyperbox_agent.core.entries import Change, Entry
 from hyperbox_agent.errors import ProtocolError, StoreError
+from hyperbox_agent.store.born import birth, facts_and_birth
 
 _MAGIC = b"HBG1"
 _SIZES = struct.Struct(">4sII")
@@ -50,9 +51,19 @@ def stamp(facts: os.stat_result, born: int) -> int:
     its number, its size and its time. Cheaper to keep for 50,000 files than the four (36 bytes
     against 180). It only ever says "look again": what counts is the digest.
     """
-    mixed = (facts.st_ino * 0x9E3779B97F4A7C15) ^ (facts.st_mtime_ns * 0xC2B2AE3D27D4EB4F)
+    return _mix(facts.st_ino, facts.st_mtime_ns, facts.st_size, born)
+
+
+def stamp_of(fd: int) -> int:
+    """The stamp of an open file."""
+    known = facts_and_birth(fd)
+    return stamp(os.fstat(fd), birth(fd)) if known is None else _mix(*known)
+
+
+def _mix(inode: int, mtime_ns: int, size: int, born: int) -> int:
+    mixed = (inode * 0x9E3779B97F4A7C15) ^ (mtime_ns * 0xC2B2AE3D27D4EB4F)
     mixed ^= born * 0xD6E8FEB86659FD93
-    return (mixed ^ (mixed >> 31) ^ facts.st_size * 0x165667B19E3779F9) & 0xFFFF_FFFF_FFFF_FFFF
+    return (mixed ^ (mixed >> 31) ^ size * 0x165667B19E3779F9) & 0xFFFF_FFFF_FFFF_FFFF
 
 
 def encode(record: Record) -> bytes:

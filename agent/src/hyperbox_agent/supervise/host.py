@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from hyperbox_agent.core.clock import Clock
-from hyperbox_agent.core.entries import Change, Manifest
+from hyperbox_agent.core.entries import Change, Entry, Manifest
 from hyperbox_agent.core.generation import Outcome, Verdict
 from hyperbox_agent.core.pulls import PullRules
 from hyperbox_agent.core.words import argv_of
@@ -329,6 +329,16 @@ class Host:
     async def missing(self, digests: Sequence[bytes]) -> list[bytes]:
         """Which of these contents are neither in the store nor in the tree."""
         return await self._mirror.missing(digests) if self._mirror is not None else []
+
+    async def ahead(self, files: Sequence[tuple[Entry, memoryview]]) -> None:
+        """Files of the first generation, before that is known: see ``Mirror.ahead``."""
+        if self._mirror is None:
+            raise AgentError("nothing is configured on this target yet")
+        await self._mirror.ahead(files)
+
+    async def complete(self, count: int, changes: Sequence[Change]) -> Sequence[Change]:
+        """A first generation with the files that came ahead of it: see ``Mirror.complete``."""
+        return await self._mirror.complete(count, changes) if self._mirror is not None else changes
 
     def folder(self, path: str) -> str:
         """An absolute folder below the root. Raises AgentError where there is none."""

@@ -20,6 +20,7 @@ from hyperbox_agent.core import delta
 from hyperbox_agent.core.bundle import BundleReader
 from hyperbox_agent.core.entries import Change, Entry, Kind, Manifest
 from hyperbox_agent.errors import AgentError, BaseChangedError, MissingBlobsError
+from hyperbox_agent.store.collector import collector_paused
 from hyperbox_agent.store.pruning import Keep
 from hyperbox_agent.supervise.supervisor import Supervisor
 from hyperbox_agent.supervise.transaction import Permit, Work, changed_files
@@ -85,6 +86,16 @@ class Mirror:
     async def missing(self, digests: Sequence[bytes]) -> list[bytes]:
         """Which of these contents are not here."""
         return list(await self._do(lambda: self._tree.lacks(digests)))
+
+    async def ahead(self, files: Sequence[tuple[Entry, memoryview]]) -> None:
+        """Files of the first batch before that is known. Raises ApplyError in a tree that holds
+        something, StoreError, NoSpaceError."""
+        await self._do(lambda: self._tree.ahead(files))
+
+    async def complete(self, count: int, changes: Sequence[Change]) -> tuple[Change, ...]:
+        """A first batch with the ``count`` files that came ahead of it, which ``changes`` name only
+        where they are otherwise by now. Raises MissingBlobsError where they are not here."""
+        return await self._do(lambda: self._tree.complete(count, changes))
 
     async def written(self, look: Written) -> tuple[Manifest, Manifest]:
         """What was put at pulled paths, and what stands there now."""
@@ -169,12 +180,13 @@ class Mirror:
         return stager.finish()
 
     def _add(self, stager: Stager, sizes: dict[bytes, int], records: Sequence[Record]) -> None:
-        for digest, record in records:
-            old = delta.old_digest(record)
-            content = None if old is None else self._tree.content(old)
-            if old is not None and content is None:
-                raise MissingBlobsError("the base of a delta is not here", digests=(old,))
-            stager.add(digest, delta.decode(record, content, size=sizes.get(digest)))
+        with collector_paused():
+            for digest, record in records:
+                old = delta.old_digest(record)
+                content = None if old is None else self._tree.content(old)
+                if old is not None and content is None:
+                    raise MissingBlobsError("the base of a delta is not here", digests=(old,))
+                stager.add(digest, delta.decode(record, content, size=sizes.get(digest)))
 
     def gate_files(self, work: Work) -> Sequence[tuple[str, str]]:
         """The staged files."""

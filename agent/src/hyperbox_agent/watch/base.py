@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from hyperbox_agent.core.entries import Change
+from hyperbox_agent.core.entries import Change, Kind, Manifest
 
 
 class What(Enum):
@@ -68,6 +68,15 @@ class Counts:
     """As of the last listing of their folders."""
     special: int
     """Sockets, fifos and devices, which are passed over; as of the last listing too."""
+
+    @classmethod
+    def of(cls, manifest: Manifest, passed: Iterable[tuple[int, int]]) -> Counts:
+        """Of a tree whose folders ``passed`` over so many ignored folders and special files."""
+        sizes = [entry.size for entry in manifest.values() if entry.kind is Kind.FILE]
+        dirs = sum(entry.kind is Kind.DIR for entry in manifest.values())
+        passed = list(passed)
+        return cls(len(sizes), sum(sizes), dirs, sum(folders for folders, _ in passed),
+                   sum(special for _, special in passed))
 
 
 @dataclass(frozen=True, slots=True)

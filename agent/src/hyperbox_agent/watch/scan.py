@@ -55,8 +55,10 @@ class ChangedError(Exception):
     """The file changed while it was read."""
 
 
-def digest_file(path: str, before: os.stat_result, mark: bytes) -> tuple[bytes, bytes]:
-    """SHA-256 of a file's bytes, and its signature (``RACY`` where it can't be relied on).
+def digest_file(path: str, before: os.stat_result, mark: bytes
+                ) -> tuple[bytes, bytes, bytes | None]:
+    """SHA-256 of a file's bytes, its signature (``RACY`` where it can't be relied on), and the
+    bytes; None where they are CHUNK or more.
 
     ``mark`` is the signature of ``before``. Raises ChangedError when it is not from begin to end
     the file that ``before`` saw, OSError when it can't be read.
@@ -68,6 +70,7 @@ def digest_file(path: str, before: os.stat_result, mark: bytes) -> tuple[bytes, 
         if error.errno in (errno.ELOOP, errno.ENOENT, errno.ENXIO):
             raise ChangedError from error
         raise
+    data = None
     try:
         if before.st_size < CHUNK:
             # One byte more than expected: a short read is the end, and no second one is needed.
@@ -81,7 +84,7 @@ def digest_file(path: str, before: os.stat_result, mark: bytes) -> tuple[bytes, 
             raise ChangedError
     finally:
         os.close(fd)
-    return digest, mark if lasting(before, read_at) else RACY
+    return digest, mark if lasting(before, read_at) else RACY, data
 
 
 def _digest_large(fd: int, mark: bytes) -> bytes:

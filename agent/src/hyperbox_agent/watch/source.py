@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.core.entries import Change, Entry
@@ -64,6 +65,18 @@ class Batch:
     date; it comes again as soon as nothing has followed for a moment."""
 
 
+class Reading(Protocol):
+    """Who wants what a first scan reads anyway."""
+
+    def take(self, entry: Entry, data: bytes) -> None:
+        """A small file that was read, and its bytes."""
+        ...
+
+    async def room(self) -> None:
+        """Return when the scan may go on. Others get a turn meanwhile."""
+        ...
+
+
 class Source:
     """Watches one tree and hands out batches. Lives on one event loop.
 
@@ -104,14 +117,19 @@ class Source:
         self._forced = False
         self._is_listed_next = False
 
-    async def open(self) -> ScanReport:
+    async def open(self, reading: Reading | None = None) -> ScanReport:
         """Scan the tree and watch it. Others get their turn meanwhile, as a big one takes seconds.
+        ``reading`` may get the contents of files that are read.
 
         Raises WatchError when the root is not there.
         """
         watcher = self.watcher = self._make_watcher(self._take)
         if watcher.prompt:
-            await self._list_what_is_watched(watcher)
+            self.tree.on_read = reading.take if reading is not None else None
+            try:
+                await self._list_what_is_watched(watcher, reading)
+            finally:
+                self.tree.on_read = None
         else:
             self.tree.load()
             watcher.start(self.tree.dirs())
@@ -119,7 +137,7 @@ class Source:
             self._absorb(self.tree.rescan(), {})
         return self.tree.report
 
-    async def _list_what_is_watched(self, watcher: Watcher) -> None:
+    async def _list_what_is_watched(self, watcher: Watcher, reading: Reading | None) -> None:
         watcher.start(())
         listed: set[str] = set()
         turn = self._clock.now()
@@ -129,7 +147,7 @@ class Source:
             watcher.add(folder)
             self._is_listed_next = False
             if self._clock.now() - turn >= TURN:
-                await asyncio.sleep(0)
+                await (asyncio.sleep(0) if reading is None else reading.room())
                 turn = self._clock.now()
         # Environments are known by what is in them, and some folders are watched only.
         wanted = set(self.tree.dirs())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from hyperbox_agent.core.entries import Change, Entry, Kind
 from hyperbox_agent.core.ignore import IgnoreOptions, Pattern, Scope
@@ -46,6 +46,8 @@ class SourceTree:
         self.root = os.path.abspath(root)
         self.manifest: dict[str, Entry] = {}
         self.problems: dict[str, Problem] = {}
+        self.on_read: Callable[[Entry, bytes], None] | None = None
+        """Gets each small file that is read, with its bytes."""
         self._cache_file = cache_file
         self.options = options or IgnoreOptions()
         self._ignore = IgnoreFiles(self.root, self.options,
@@ -134,10 +136,7 @@ class SourceTree:
     @property
     def counts(self) -> Counts:
         """How much there is now."""
-        sizes = [e.size for e in self.manifest.values() if e.kind is Kind.FILE]
-        dirs = sum(e.kind is Kind.DIR for e in self.manifest.values())
-        return Counts(len(sizes), sum(sizes), dirs, sum(a for a, _ in self._passed.values()),
-                      sum(b for _, b in self._passed.values()))
+        return Counts.of(self.manifest, self._passed.values())
 
     def _git_dirs(self) -> list[str]:
         return [os.path.dirname(self._ignore.exclude_file)] if self._ignore.exclude_file else []
@@ -357,7 +356,7 @@ class SourceTree:
     def _read(self, path: str, full: str, found: os.stat_result, mark: bytes, look: Look) -> bytes:
         """Note a file's content; the mark to know it by. What can't be read stays as it was."""
         try:
-            digest, mark = digest_file(full, found, mark)
+            digest, mark, data = digest_file(full, found, mark)
         except ChangedError:
             look.unstable.add(path)
             return RACY
@@ -370,7 +369,10 @@ class SourceTree:
         if self.problems:
             self.problems.pop(path, None)
         old = self.manifest.get(path)
-        self._put(file_entry(path if old is None else old.path, found, digest))
+        entry = file_entry(path if old is None else old.path, found, digest)
+        self._put(entry)
+        if self.on_read is not None and data is not None:
+            self.on_read(entry, data)
         return mark
 
     def _take_dir(self, scope: Scope, path: str, listed: Listed, mark: bytes | None,
@@ -495,6 +497,4 @@ class SourceTree:
 
 
 def _same(old: Entry | None, new: Entry | None) -> bool:
-    if old is None or new is None:
-        return old is new
-    return old.same(new)
+    return old is new if old is None or new is None else old.same(new)

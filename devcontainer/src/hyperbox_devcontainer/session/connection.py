@@ -11,6 +11,7 @@ from hyperbox_agent.errors import AgentError, LinkLostError, LinkTimeoutError
 from hyperbox_agent.link.connection import Link
 from hyperbox_agent.link.messages import Configure, Configured
 from hyperbox_agent.watch.source import Source
+from hyperbox_devcontainer.session.ahead import Ahead
 from hyperbox_devcontainer.session.base import Base
 from hyperbox_devcontainer.session.connect import Connector, reach_hard
 from hyperbox_devcontainer.session.options import SessionOptions
@@ -31,6 +32,11 @@ class Connection:
         self._session_id = session_id
         self._link: Link | None = None
         self._reaching: asyncio.Future[Link | None] | None = None
+        self._early: asyncio.Task[Configured] | None = None
+        """The first agent is told what to run while the source is still being read."""
+        self._heard: list[Mapping[str, Any]] = []
+        """What it said before the source was read."""
+        self._ahead: Ahead | None = None
         self._lost = asyncio.Event()
         self._stopping = False
         self._turn = asyncio.Lock()
@@ -38,9 +44,29 @@ class Connection:
         self.adopted = False
         """Whether what runs there was running before us."""
 
-    def begin(self) -> None:
-        """Begin to reach the agent; ``open`` goes on from there, ``abandon`` ends it."""
+    def begin(self, ahead: Ahead | None) -> None:
+        """Begin to reach the agent; ``open`` goes on from there, ``abandon`` ends it. ``ahead``
+        begins when the target turns out to be empty, and else ends."""
+        self._ahead = ahead
         self._reaching = asyncio.ensure_future(self._connector.connect())
+        self._early = asyncio.ensure_future(self._configure_early(self._reaching, ahead))
+        # Where nobody comes to ask for it, who asks for the link is told the same.
+        self._early.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    async def _configure_early(self, reaching: asyncio.Future[Link | None],
+                               ahead: Ahead | None) -> Configured:
+        try:
+            link = await asyncio.shield(reaching)
+            if link is None:
+                raise AgentError("the agent could not be started")
+            link.on_notice("events", self._heard.append)
+            ready = await self._configure(link)
+            if ahead is not None and ready.number == 0:
+                ahead.begin(link)
+            return ready
+        finally:
+            if ahead is not None and not ahead.begun:
+                ahead.end()
 
     async def open(self, source: Source, base: Base,
                    on_event: Callable[[Mapping[str, Any]], None],
@@ -61,12 +87,22 @@ class Connection:
                     on_event: Callable[[Mapping[str, Any]], None],
                     anew: Callable[[Configured], Awaitable[None]],
                     pulling: Pulling | None) -> tuple[RemoteAgent, Configured]:
-        link = await self._reach()
+        early, self._early = self._early, None
+        try:
+            link = await self._reach()
+        except BaseException:
+            if early is not None:
+                early.cancel()
+            raise
         if link is None:
             raise AgentError("the agent could not be started")
-        link.on_notice("events", lambda body: _spread(body, on_event))
         try:
-            ready = await self._learn(link, base, pulling)
+            ready = await (self._configure(link) if early is None else early)
+            link.on_notice("events", lambda body: _spread(body, on_event))
+            heard, self._heard = self._heard, []
+            for body in heard:
+                _spread(body, on_event)
+            await self._learn(ready, link, base, pulling)
         except BaseException:
             await _end(link)
             raise
@@ -79,28 +115,33 @@ class Connection:
             return source.tree.read(entry)
 
         async def learn() -> None:
-            await anew(await self._learn(link, base, pulling))
+            ready = await self._configure(link)
+            await self._learn(ready, link, base, pulling)
+            await anew(ready)
 
         async def before(changes: tuple[Change, ...]) -> None:
             if pulling is not None and pulling.concerns(changes):
                 await pulling.take(link)
 
+        ahead, self._ahead = self._ahead, None
         mirrored = self._options.mode == "mirror"
         return RemoteAgent(link, read if mirrored else None, base.number, doubt=source.doubt,
-                           compress=self._options.kind != "process", learn=learn,
-                           before=before), ready
+                           compress=self._options.compress, learn=learn,
+                           before=before, ahead=ahead), ready
 
-    async def _learn(self, link: Link, base: Base, pulling: Pulling | None) -> Configured:
+    async def _configure(self, link: Link) -> Configured:
         """Tell the agent what to run, and ask what it has. Nothing may be on its way to it."""
         asked = Configure(self._session_id, self._options.project, self._options.mode,
                           self._options.tree, self._options.app, self._options.keep,
                           self._options.pull)
         answer = await link.call("configure", asked.as_json(), timeout=CONFIGURE_TIMEOUT)
-        ready = Configured.from_json(answer.body)
+        return Configured.from_json(answer.body)
+
+    async def _learn(self, ready: Configured, link: Link, base: Base,
+                     pulling: Pulling | None) -> None:
         if pulling is not None:
             await pulling.take(link)
         await base.learn(ready, link)
-        return ready
 
     async def _reach(self) -> Link | None:
         """A link to a living or a new agent. One that is half started when we are cancelled is
@@ -194,6 +235,12 @@ class Connection:
     async def abandon(self) -> None:
         """End what ``begin`` began, where nothing went on from there; what serves already stays."""
         reaching, self._reaching = self._reaching, None
+        early, self._early = self._early, None
+        if early is not None:
+            early.cancel()
+            await asyncio.wait([early])
+        if self._ahead is not None:
+            await self._ahead.close()
         if reaching is None:
             return
         await asyncio.wait([reaching])

@@ -31,6 +31,7 @@ from hyperbox_devcontainer.paths import (
     session_socket,
     target_home,
 )
+from hyperbox_devcontainer.session.ahead import Ahead
 from hyperbox_devcontainer.session.archived import (
     ArchiveBase,
     forget_built,
@@ -91,9 +92,10 @@ async def open_session(config: Config, *, on_event: OnEvent, clock: Clock,
     connection = Connection(options, connect(options, clock), session_id(options))
     session = Session(options, source, base, history, connection, clock, on_event,
                       config.values())
+    ahead = Ahead(clock, compress=options.compress) if options.mode == "mirror" else None
     try:
-        connection.begin()
-        await source.open()
+        connection.begin(ahead)
+        await source.open(ahead)
         await session.open()
     except BaseException:
         await session.abandon()

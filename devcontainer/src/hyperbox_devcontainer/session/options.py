@@ -34,3 +34,8 @@ class SessionOptions:
     watcher: str | None = None
     keep: Keep = field(default_factory=Keep)
     """What stays of the older generations, here (in place) or on the target."""
+
+    @property
+    def compress(self) -> bool:
+        """Whether the way to the target is slow enough for it to pay."""
+        return self.kind != "process"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 
 from hyperbox_agent.core import delta
 from hyperbox_agent.core.bundle import pack_blobs
@@ -15,6 +16,7 @@ from hyperbox_agent.errors import AgentError, BaseChangedError, MissingBlobsErro
 from hyperbox_agent.link.connection import Link
 from hyperbox_agent.link.messages import GenerationRequest, SettleRequest, SupersedeRequest
 from hyperbox_agent.supervise.pipeline import Shipped
+from hyperbox_devcontainer.session.ahead import Ahead
 from hyperbox_langpacks.base import Rung
 
 ASK_ABOVE = 256 * 1024
@@ -34,11 +36,13 @@ class RemoteAgent:
     def __init__(self, link: Link, read: ReadContent | None, base: Callable[[], int], *,
                  doubt: Callable[[str], None], compress: bool,
                  learn: Callable[[], Awaitable[None]],
-                 before: Callable[[tuple[Change, ...]], Awaitable[None]] | None = None) -> None:
+                 before: Callable[[tuple[Change, ...]], Awaitable[None]] | None = None,
+                 ahead: Ahead | None = None) -> None:
         """``read``: None in place. ``base``: the number that the target's tree holds. ``doubt`` is
         told of files that changed since they were hashed. ``compress``: whether the way is slow
         enough for it to pay. ``learn`` asks anew what the target holds. ``before`` comes ahead of
-        each batch that is shipped, while it can be superseded already."""
+        each batch that is shipped, while it can be superseded already. ``ahead``: what was sent
+        while the source was read."""
         self._link = link
         self._read = read
         self._base = base
@@ -46,6 +50,7 @@ class RemoteAgent:
         self._compress = compress
         self._learn = learn
         self._before = before
+        self._ahead = ahead
         self._recent = Recent()
         self._asking: int | None = None
         self._said: Verdict | None = None
@@ -66,6 +71,7 @@ class RemoteAgent:
         try:
             shipped = await self._ship(number, changes, settled=settled, first=first)
         except (BaseChangedError, MissingBlobsError) as error:
+            self._ahead = None
             self._corrected = not self._corrected
             if not self._corrected:
                 raise  # what it says that it holds, and what it takes, are two things
@@ -76,6 +82,9 @@ class RemoteAgent:
             return _superseded(number, error.message)
         self._corrected = False
         self._lacking.clear()
+        if self._ahead is not None:
+            shipped = replace(shipped, sent=shipped.sent + self._ahead.bytes)
+            self._ahead = None
         return shipped
 
     async def _ship(self, number: int, changes: tuple[Change, ...], *, settled: bool,
@@ -89,14 +98,16 @@ class RemoteAgent:
         try:
             if self._before is not None:
                 await self._before(changes)
-            wanted = await self._wanted(changes)
+            sent = {} if self._ahead is None else await self._ahead.sent()
+            listed = _otherwise(changes, sent)
+            wanted = await self._wanted(listed)
         finally:
             self._asking, said = None, self._said
         if said is Verdict.SUPERSEDED:
             return _superseded(number, "a newer save came")
         body, head = GenerationRequest.of(
-            number, self._base(), changes, settled=settled or said is Verdict.COMMITTED,
-            first=first).pack()
+            number, self._base(), listed, settled=settled or said is Verdict.COMMITTED,
+            first=first, ahead=len(sent)).pack()
         shipment = _Shipment(self._read, wanted, self._recent, self._lacking,
                              compress=self._compress)
         try:
@@ -148,6 +159,20 @@ def _superseded(number: int, why: str) -> Shipped:
 def _only_mode(change: Change) -> bool:
     return (change.old is not None and change.new is not None
             and change.old.digest == change.new.digest)
+
+
+def _otherwise(changes: tuple[Change, ...], sent: Mapping[str, Entry]) -> tuple[Change, ...]:
+    """The changes that what was sent does not say; of what is gone since, that it is gone."""
+    if not sent:
+        return changes
+    gone = sent.keys() - {change.path for change in changes}
+    return (*(change for change in changes if not _is_in(sent, change.new)),
+            *(Change(path, sent[path], None) for path in gone))
+
+
+def _is_in(sent: Mapping[str, Entry], entry: Entry | None) -> bool:
+    found = None if entry is None else sent.get(entry.path)
+    return found is not None and entry is not None and (found is entry or found.same(entry))
 
 
 class Recent:

@@ -18,7 +18,7 @@ from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.core.codec import encode_entries
 from hyperbox_agent.core.entries import Change, Entry, Kind
 from hyperbox_agent.core.generation import Failure, Outcome, Verdict
-from hyperbox_agent.core.plan import after, validate
+from hyperbox_agent.core.plan import after, first_batch, validate
 from hyperbox_agent.core.pulls import PullRules
 from hyperbox_agent.errors import (
     AgentError,
@@ -27,6 +27,7 @@ from hyperbox_agent.errors import (
     MissingBlobsError,
     StoreError,
 )
+from hyperbox_agent.link.ahead import Files, ahead_op
 from hyperbox_agent.link.connection import Link, Reply, Request
 from hyperbox_agent.link.messages import (
     Configure,
@@ -60,6 +61,8 @@ class MemoryAgent:
         self.generations: dict[int, dict[str, Entry]] = {}
         self.number = 0
         self.serving: int | None = None
+        self.ahead: dict[str, Entry] = {}
+        """What was sent ahead of the first generation."""
         self.marker: str | None = None
         """The session that filled the tree."""
         self.configured: Configure | None = None
@@ -101,6 +104,7 @@ class MemoryAgent:
         self.store.clear()
         self.generations.clear()
         self.foreign.clear()
+        self.ahead.clear()
         self.number, self.serving, self.marker, self.configured = 0, None, None, None
         for path, content in (files or {}).items():
             self.write(path, content)
@@ -154,10 +158,10 @@ class MemoryAgent:
 
     def _ops(self) -> Mapping[str, Handler]:
         return {"configure": self._configure, "manifest": self._manifest,
-                "missing": self._missing, "generation": self._generation,
-                "settle": self._settle, "supersede": self._supersede,
-                "kept": self._kept, "rollback": self._rollback, "status": self._status,
-                "stop": self._stop,
+                "missing": self._missing, "ahead": ahead_op(self._take_ahead),
+                "generation": self._generation, "settle": self._settle,
+                "supersede": self._supersede, "kept": self._kept, "rollback": self._rollback,
+                "status": self._status, "stop": self._stop,
                 "written": self._written, "content": self._content, "adopt": self._adopt}
 
     def _noting(self, op: str, handler: Handler) -> Handler:
@@ -212,13 +216,24 @@ class MemoryAgent:
             _decide(decided, True)
         async for digest, record in read_blobs(request.payload):
             self._take(digest, record)
-        changes = asked.against(self.tree)
+        changes = self._changes(asked)
         validate(changes, self.tree)
         self._check_content(changes)
         try:
             return (await self._run(asked.number, changes, decided)).as_json()
         finally:
             self._decided.pop(number, None)
+
+    def _changes(self, asked: GenerationRequest) -> tuple[Change, ...]:
+        ahead, self.ahead = self.ahead, {}
+        if asked.ahead:
+            return first_batch(ahead, asked.ahead, asked.as_told())
+        return asked.against(self.tree)
+
+    async def _take_ahead(self, files: Files) -> None:
+        for entry, data in files:
+            self._keep(entry.digest, bytes(data))
+            self.ahead[entry.path] = entry
 
     async def _run(self, number: int, changes: tuple[Change, ...],
                    decided: asyncio.Future[bool]) -> Outcome:
@@ -238,7 +253,9 @@ class MemoryAgent:
         base = delta.old_digest(record)
         if base is not None and base not in self.store:
             raise MissingBlobsError("the base of a delta is not here", digests=(base,))
-        content = delta.decode(record, None if base is None else self.store[base])
+        self._keep(digest, delta.decode(record, None if base is None else self.store[base]))
+
+    def _keep(self, digest: bytes, content: bytes) -> None:
         if hashlib.sha256(content).digest() != digest:
             raise StoreError(f"a blob is not what its digest {digest.hex()[:12]} says")
         self.store[digest] = content
