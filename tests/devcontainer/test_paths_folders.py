@@ -45,7 +45,7 @@ def test_what_is_no_folder_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is not a folder"):
         find_project(str(tmp_path / "file"))
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match="there is no such folder"):
         find_project(str(tmp_path / "nowhere"))
 
 

@@ -411,7 +411,7 @@ def test_the_wrong_words_are_exit_2_with_the_near_miss(played: Played) -> None:
     assert done.returncode == 2
     done = played.run("status", "nowhere")
     assert done.returncode == 2
-    assert "nowhere does not exist" in done.stderr.decode()
+    assert "nowhere: there is no such folder" in done.stderr.decode()
 
 
 def test_output_into_a_pipe_that_is_closed_is_quiet(played: Played) -> None:

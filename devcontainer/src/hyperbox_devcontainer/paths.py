@@ -38,8 +38,8 @@ def find_project(folder: str = ".") -> Project:
     """The project in ``folder``. Raises InputError where that is no folder."""
     root = os.path.realpath(folder)
     if not os.path.isdir(root):
-        what = "is not a folder" if os.path.lexists(root) else "does not exist"
-        raise InputError(f"{folder} {what}", file=folder,
+        what = "this is not a folder" if os.path.lexists(root) else "there is no such folder"
+        raise InputError(what, file=folder,
                          hint="name the project's folder, or run this inside it")
     name = os.path.basename(root) or "root"
     return Project(root, name, f"{_slug(name)}-{_digest(root)[:8]}")

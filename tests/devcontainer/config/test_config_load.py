@@ -221,7 +221,7 @@ def test_what_stands_in_the_files_place_is_said(tmp_path: Path, make: str) -> No
 
 
 def test_a_folder_that_is_none_is_input_that_is_wrong(tmp_path: Path) -> None:
-    for path, message in (("nowhere", "does not exist"), ("file", "is not a folder")):
+    for path, message in (("nowhere", "there is no such folder"), ("file", "is not a folder")):
         (tmp_path / "file").write_text("")
         with pytest.raises(InputError, match=message):
             load(str(tmp_path / path), {}, detect=lambda *_: None)
