@@ -11,7 +11,7 @@ from hyperbox_langpacks.view import MemoryView
 
 VENV = "/project/.venv"
 PY = f"{VENV}/bin/python"
-PIP = (PY, "-m", "pip", "install", "--disable-pip-version-check")
+PIP = (PY, "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar=off")
 FOUND = Detection("python", Command((PY, "app.py")), "", 1.0, interpreter=PY, environment=VENV)
 NONE = FOUND._replace(interpreter="/usr/bin/python3", environment=None)
 PROJECT = "[project]\nname = 'x'\ndependencies = ['flask']\n"

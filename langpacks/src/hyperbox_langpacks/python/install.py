@@ -180,7 +180,9 @@ def _pip(view: ProjectView, environment: str, interpreter: str, changed: list[st
 
 
 def _pip_of(interpreter: str) -> tuple[str, ...]:
-    return (interpreter, "-m", "pip", "install", "--disable-pip-version-check")
+    """Its output goes to a log: no bars."""
+    return (interpreter, "-m", "pip", "install", "--disable-pip-version-check",
+            "--progress-bar=off")
 
 
 def _pip_wishes(view: ProjectView, changed: Sequence[str]) -> tuple[str, ...]:
