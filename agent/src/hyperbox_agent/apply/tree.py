@@ -252,6 +252,10 @@ class Tree:
         with collector_paused():
             self._ahead.add(files)
 
+    def drop_ahead(self) -> None:
+        """What came ahead was of a session that is gone."""
+        self._ahead.close()
+
     def complete(self, count: int, changes: Iterable[Change]) -> tuple[Change, ...]:
         """A first batch with the ``count`` files that came ahead of it: see ``Ahead``."""
         with collector_paused():

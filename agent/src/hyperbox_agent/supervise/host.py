@@ -163,6 +163,7 @@ class Host:
             self.config = config
             if self._mirror is not None:
                 self._mirror.keep(config.keep)
+                await self._mirror.drop_ahead()
             self._open_pulls(config)
             self.supervisor.tell_again()
             return self._ready(adopted=self.supervisor.serving is not None)

@@ -92,6 +92,10 @@ class Mirror:
         something, StoreError, NoSpaceError."""
         await self._do(lambda: self._tree.ahead(files))
 
+    async def drop_ahead(self) -> None:
+        """What came ahead was of a session that is gone."""
+        await self._do(self._tree.drop_ahead)
+
     async def complete(self, count: int, changes: Sequence[Change]) -> tuple[Change, ...]:
         """A first batch with the ``count`` files that came ahead of it, which ``changes`` name only
         where they are otherwise by now. Raises MissingBlobsError where they are not here."""

@@ -89,23 +89,13 @@ class Connection:
                     pulling: Pulling | None) -> tuple[RemoteAgent, Configured]:
         early, self._early = self._early, None
         try:
-            link = await self._reach()
-        except BaseException:
-            if early is not None:
-                early.cancel()
-            raise
-        if link is None:
-            raise AgentError("the agent could not be started")
-        try:
-            ready = await (self._configure(link) if early is None else early)
-            link.on_notice("events", lambda body: _spread(body, on_event))
-            heard, self._heard = self._heard, []
-            for body in heard:
-                _spread(body, on_event)
-            await self._learn(ready, link, base, pulling)
-        except BaseException:
-            await _end(link)
-            raise
+            link, ready = await self._reach_and_learn(early, base, on_event, pulling)
+        except LinkLostError:
+            if early is None:
+                raise
+            # It was lost while the source was read: so was what came ahead.
+            await self._end_ahead()
+            link, ready = await self._reach_and_learn(None, base, on_event, pulling)
         self._link = link
         self.adopted = ready.adopted
         self._lost.clear()
@@ -123,11 +113,35 @@ class Connection:
             if pulling is not None and pulling.concerns(changes):
                 await pulling.take(link)
 
-        ahead, self._ahead = self._ahead, None
         mirrored = self._options.mode == "mirror"
         return RemoteAgent(link, read if mirrored else None, base.number, doubt=source.doubt,
                            compress=self._options.compress, learn=learn,
-                           before=before, ahead=ahead), ready
+                           before=before, ahead=self._ahead if early is not None else None), ready
+
+    async def _reach_and_learn(self, early: asyncio.Task[Configured] | None, base: Base,
+                               on_event: Callable[[Mapping[str, Any]], None],
+                               pulling: Pulling | None) -> tuple[Link, Configured]:
+        """A link to an agent that was told what to run, and what that has. ``early``: it is being
+        told already."""
+        try:
+            link = await self._reach()
+        except BaseException:
+            if early is not None:
+                early.cancel()
+            raise
+        if link is None:
+            raise AgentError("the agent could not be started")
+        try:
+            ready = await (self._configure(link) if early is None else early)
+            link.on_notice("events", lambda body: _spread(body, on_event))
+            heard, self._heard = self._heard, []
+            for body in heard:
+                _spread(body, on_event)
+            await self._learn(ready, link, base, pulling)
+        except BaseException:
+            await _end(link)
+            raise
+        return link, ready
 
     async def _configure(self, link: Link) -> Configured:
         """Tell the agent what to run, and ask what it has. Nothing may be on its way to it."""
@@ -239,8 +253,7 @@ class Connection:
         if early is not None:
             early.cancel()
             await asyncio.wait([early])
-        if self._ahead is not None:
-            await self._ahead.close()
+        await self._end_ahead()
         if reaching is None:
             return
         await asyncio.wait([reaching])
@@ -248,9 +261,15 @@ class Connection:
         if link is not None:
             await _end(link)
 
+    async def _end_ahead(self) -> None:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            await ahead.close()
+
     async def close(self) -> None:
         """Let go; what runs goes on."""
         self._stopping = True
+        await self._end_ahead()
         link, self._link = self._link, None
         if link is not None:
             await link.close("the session ends")

@@ -6,7 +6,6 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
 
 from hyperbox_agent.core import delta
 from hyperbox_agent.core.bundle import pack_blobs
@@ -71,7 +70,6 @@ class RemoteAgent:
         try:
             shipped = await self._ship(number, changes, settled=settled, first=first)
         except (BaseChangedError, MissingBlobsError) as error:
-            self._ahead = None
             self._corrected = not self._corrected
             if not self._corrected:
                 raise  # what it says that it holds, and what it takes, are two things
@@ -82,10 +80,15 @@ class RemoteAgent:
             return _superseded(number, error.message)
         self._corrected = False
         self._lacking.clear()
-        if self._ahead is not None:
-            shipped = replace(shipped, sent=shipped.sent + self._ahead.bytes)
-            self._ahead = None
         return shipped
+
+    async def _end_ahead(self) -> int:
+        """The target has made use of it, or can't any more. Gives the bytes that were sent."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is None:
+            return 0
+        await ahead.close()
+        return ahead.bytes
 
     async def _ship(self, number: int, changes: tuple[Change, ...], *, settled: bool,
                     first: bool) -> Shipped:
@@ -116,8 +119,10 @@ class RemoteAgent:
         except AgentError:
             if shipment.stale is None:
                 raise
+        finally:
+            before = await self._end_ahead()
         if shipment.stale is None:
-            return Shipped(Outcome.from_json(answer.body), shipment.sent)
+            return Shipped(Outcome.from_json(answer.body), before + shipment.sent)
         self._doubt(shipment.stale)
         return _superseded(number, f"{shipment.stale} changed while it was shipped")
 
