@@ -129,6 +129,23 @@ async def test_a_target_that_is_filled_is_sent_nothing_ahead(
         assert project.there() == project.here()
 
 
+async def test_a_target_that_is_filled_leaves_nothing_of_it_in_memory(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = MemoryProject(tmp_path, monkeypatch)
+    fill(project)
+    async with project.up() as session:
+        await session.flush(20)
+    for cache in tmp_path.rglob("scan"):
+        cache.unlink()  # all is read again
+    made: list[Ahead] = []
+    begin = Ahead.__init__
+    monkeypatch.setattr(Ahead, "__init__", lambda ahead, *args, **options: (
+        made.append(ahead), begin(ahead, *args, **options))[1])
+    async with project.up() as session:
+        await session.flush(20)
+        assert [(ahead.begun, ahead._size, len(ahead._queue)) for ahead in made] == [(False, 0, 0)]
+
+
 def file(number: int, size: int) -> tuple[Entry, bytes]:
     data = number.to_bytes(4, "big") * (size // 4)
     return Entry(f"f{number}", Kind.FILE, 0o644, size, hashlib.sha256(data).digest()), data

@@ -86,6 +86,13 @@ class Ahead:
         self._more.set()
         self._room.set()
 
+    def decline(self) -> None:
+        """Nobody takes it: what waits is not kept for a generation that may never come."""
+        self.end()
+        self._queue.clear()
+        self._taken.clear()
+        self._size = 0
+
     async def sent(self) -> Mapping[str, Entry]:
         """Return when the target has all that was taken, with that; empty where it refused some."""
         self.end()
@@ -139,7 +146,5 @@ class Ahead:
             await link.call("ahead", body, payload, timeout=None)
         except AgentError:
             # The generation meets the same, and says it where somebody listens.
-            self._queue.clear()
-            self._size = 0
             self._sent = {}
-            self.end()
+            self.decline()

@@ -14,6 +14,7 @@ from hyperbox_agent.watch.source import Source
 from hyperbox_devcontainer.session.ahead import Ahead
 from hyperbox_devcontainer.session.base import Base
 from hyperbox_devcontainer.session.connect import Connector, reach_hard
+from hyperbox_devcontainer.session.heard import Heard
 from hyperbox_devcontainer.session.options import SessionOptions
 from hyperbox_devcontainer.session.pulling import Pulling
 from hyperbox_devcontainer.session.remote import RemoteAgent
@@ -34,7 +35,7 @@ class Connection:
         self._reaching: asyncio.Future[Link | None] | None = None
         self._early: asyncio.Task[Configured] | None = None
         """The first agent is told what to run while the source is still being read."""
-        self._heard: list[Mapping[str, Any]] = []
+        self._heard = Heard()
         """What it said before the source was read."""
         self._ahead: Ahead | None = None
         self._lost = asyncio.Event()
@@ -59,14 +60,14 @@ class Connection:
             link = await asyncio.shield(reaching)
             if link is None:
                 raise AgentError("the agent could not be started")
-            link.on_notice("events", self._heard.append)
+            link.on_notice("events", lambda body: _spread(body, self._heard.put))
             ready = await self._configure(link)
             if ahead is not None and ready.number == 0:
                 ahead.begin(link)
             return ready
         finally:
             if ahead is not None and not ahead.begun:
-                ahead.end()
+                ahead.decline()
 
     async def open(self, source: Source, base: Base,
                    on_event: Callable[[Mapping[str, Any]], None],
@@ -134,9 +135,7 @@ class Connection:
         try:
             ready = await (self._configure(link) if early is None else early)
             link.on_notice("events", lambda body: _spread(body, on_event))
-            heard, self._heard = self._heard, []
-            for body in heard:
-                _spread(body, on_event)
+            self._heard.tell(on_event)
             await self._learn(ready, link, base, pulling)
         except BaseException:
             await _end(link)
