@@ -151,12 +151,22 @@ def file(number: int, size: int) -> tuple[Entry, bytes]:
     return Entry(f"f{number}", Kind.FILE, 0o644, size, hashlib.sha256(data).digest()), data
 
 
+async def test_very_many_empty_files_are_something_to_wait_for() -> None:
+    ahead = Ahead(SystemClock(), compress=False)
+    for number in range(1_000_000):
+        ahead.take(Entry(f"f{number}", Kind.FILE, 0o644, 0, number.to_bytes(32, "big")), b"")
+        if ahead._size > QUEUE // 2:
+            break
+    assert number < 100_000
+    await ahead.close()
+
+
 async def test_the_scan_waits_for_room_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ahead_module, "PATIENCE", 0.2)
     ahead = Ahead(SystemClock(), compress=False)
-    for number in range(9):
-        ahead.take(*file(number, QUEUE // 8))
-    assert ahead._size == QUEUE, "no more is held than that"
+    for number in range(20):
+        ahead.take(*file(number, QUEUE // 10))
+    assert QUEUE * 8 // 10 < ahead._size <= QUEUE, "no more is held than that"
     async with asyncio.timeout(20):
         await ahead.room()
         await ahead.room()

@@ -180,12 +180,18 @@ class AgentServer:
 
     async def _generation(self, request: Request) -> Mapping[str, Any]:
         # Before anything is awaited: the word that it is settled may be the very next frame.
-        self.host.expect(Fields(request.body, "generation").number("number", least=1))
-        head = await request.payload.exactly(GenerationRequest.head_length(request.body))
-        asked = GenerationRequest.unpack(request.body, head)
+        number = Fields(request.body, "generation").number("number", least=1)
+        self.host.expect(number)
+        try:
+            head = await request.payload.exactly(GenerationRequest.head_length(request.body))
+            asked = GenerationRequest.unpack(request.body, head)
+            changes = await self._changes(asked)
+        except BaseException:
+            self.host.expect_no_more(number)
+            raise
         blobs = _blobs(request) if self.host.mirrors else None
         outcome = await self._whole(self.host.generation(
-            asked.number, await self._changes(asked), settled=asked.settled, first=asked.first,
+            asked.number, changes, settled=asked.settled, first=asked.first,
             lowest=_rung(asked.lowest), blobs=blobs, base=asked.base))
         return outcome.as_json()
 
@@ -222,7 +228,7 @@ class AgentServer:
     async def _stop(self, request: Request) -> Mapping[str, Any]:
         """End the program and this agent. ``leftovers``: of a dead agent, too. ``unless_serving``:
         only where nothing answers."""
-        if request.body.get("unless_serving") and self.host.serves:
+        if request.body.get("unless_serving") and await self.host.comes_to_serve():
             return {"ended": False}
         ended = self.host.config is not None
         try:

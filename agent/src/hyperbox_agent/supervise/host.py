@@ -234,6 +234,11 @@ class Host:
         """Whether a version of the program answers now."""
         return self._supervisor is not None and self._supervisor.serving is not None
 
+    async def comes_to_serve(self) -> bool:
+        """As ``serves``, behind a ``configure`` that is under way: it may take over a program."""
+        async with self._configuring:
+            return self.serves
+
     async def kept(self) -> Sequence[int]:
         """The generations that a mirrored target can go back to."""
         return await self._mirror.kept() if self._mirror is not None else ()
@@ -283,6 +288,10 @@ class Host:
     def expect(self, number: int) -> None:
         """This generation was announced: from now on it can be settled or superseded."""
         self._permits[number] = Permit()
+
+    def expect_no_more(self, number: int) -> None:
+        """What was announced came to nothing."""
+        self._permits.pop(number, None)
 
     async def generation(self, number: int, changes: tuple[Change, ...], *, settled: bool,
                          first: bool, lowest: Rung = Rung.NOTHING,

@@ -19,6 +19,8 @@ from hyperbox_agent.supervise.limits import first_of
 
 CALL = 1 << 20
 """Bytes of content that make a call."""
+OVERHEAD = 128
+"""What a file counts beside its content: empty ones are something to be sent, too."""
 CALLS = 4
 """Calls that are on their way at the same time."""
 QUEUE = 16 << 20
@@ -50,11 +52,12 @@ class Ahead:
 
     def take(self, entry: Entry, data: bytes) -> None:
         """See Reading. Nothing is taken beyond QUEUE."""
-        if self._over or self._size + len(data) > QUEUE or entry.digest in self._taken:
+        size = len(data) + OVERHEAD
+        if self._over or self._size + size > QUEUE or entry.digest in self._taken:
             return
         self._taken.add(entry.digest)
         self._queue.append((entry, data))
-        self._size += len(data)
+        self._size += size
         if self._size >= CALL:
             self._more.set()
 
@@ -133,7 +136,7 @@ class Ahead:
         size = 0
         while self._queue and size < CALL:
             entry, data = self._queue.popleft()
-            size += len(data)
+            size += len(data) + OVERHEAD
             self._sent[entry.path] = entry
             files.append((entry, data))
         self._size -= size

@@ -134,6 +134,8 @@ class Connection:
             raise AgentError("the agent could not be started")
         try:
             ready = await (self._configure(link) if early is None else early)
+            if early is not None and ready.serving is not None:
+                ready = await self._configure(link)  # by now it may have ended
             link.on_notice("events", lambda body: _spread(body, on_event))
             self._heard.tell(on_event)
             await self._learn(ready, link, base, pulling)
