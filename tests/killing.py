@@ -186,7 +186,7 @@ def await_all(project: Project, timeout: float = 90.0) -> None:
     try:
         eventually(all_there, timeout)
     except AssertionError as error:
-        raise AssertionError(f"there are {there}") from error
+        raise AssertionError(f"there are {there}: {project.json('status')}") from error
 
 
 class Walk:

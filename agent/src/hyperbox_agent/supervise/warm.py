@@ -21,6 +21,7 @@ from typing import Any
 
 from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.errors import ProgramError
+from hyperbox_agent.supervise import procfs
 from hyperbox_agent.supervise.backoff import Backoff
 from hyperbox_agent.supervise.learned import LearnedModules
 from hyperbox_agent.supervise.limits import cancel, first_of
@@ -29,6 +30,7 @@ from hyperbox_agent.supervise.records import Record
 from hyperbox_agent.supervise.worker import (
     Worker,
     WorkerError,
+    WorkerGoneError,
     lower_priority,
     restore_priority,
 )
@@ -132,7 +134,9 @@ class Warm:
         self._root = root
         self._start = start
         self._learned = learned
-        self._mark = mark
+        # What a dead agent's parent forked bears that one's mark for ever, and is ended by it: no
+        # parent of ours may have the same.
+        self._mark = f"{mark}-w{procfs.ticks_now()}"
         self._serial = 0
         self._files: set[str] = set()
         self._clock = clock
@@ -301,7 +305,7 @@ class Warm:
         self._serial += 1
         what = self._start()
         worker = await Worker.start(self._spec, what.env, self._root,
-                                    f"{self._mark}-w{self._serial}", self._clock)
+                                    f"{self._mark}-{self._serial}", self._clock)
         self._envs[worker.mark] = what.env
         return worker
 
@@ -326,9 +330,9 @@ class Warm:
                 await self._see_to_spare()
                 return
             except WorkerError as error:
-                worker = self._now.worker
-                if again and worker is not None and not worker.alive:
-                    await self._drop_worker()
+                if again and isinstance(error, WorkerGoneError):
+                    if self._now.worker is not None and not self._now.worker.alive:
+                        await self._drop_worker()
                     continue
                 if error.message != self._now.refused:
                     self._problem(f"no warm restart for now: {error.message}")

@@ -28,6 +28,10 @@ class WorkerError(ProgramError):
     """The worker is gone, does not answer, or says no."""
 
 
+class WorkerGoneError(WorkerError):
+    """It ended, or was ended."""
+
+
 class Worker:
     """One worker process. Everything raises WorkerError once it is gone."""
 
@@ -82,7 +86,7 @@ class Worker:
                       timeout: float) -> dict[str, Any]:
         """Ask, and give its answer. Raises WorkerError: gone, no answer in time, ``ok`` false."""
         if not self.alive:
-            raise WorkerError(self._gone_words())
+            raise WorkerGoneError(self._gone_words())
         number, self._next = self._next, self._next + 1
         answer: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._waiting[number] = answer
@@ -120,7 +124,7 @@ class Worker:
                 await self._loop.sock_sendall(self._socket, data)
             except OSError as error:
                 self._lose(f"it can't be reached: {error}")
-                raise WorkerError(self._gone_words()) from error
+                raise WorkerGoneError(self._gone_words()) from error
 
     def _readable(self) -> None:
         try:
@@ -168,7 +172,7 @@ class Worker:
         self._socket.close()
         for answer in self._waiting.values():
             if not answer.done():
-                answer.set_exception(WorkerError(self._gone_words()))
+                answer.set_exception(WorkerGoneError(self._gone_words()))
 
     def _gone_words(self) -> str:
         last = next((line for line in reversed(self._last) if line.strip()), "")
