@@ -39,6 +39,28 @@ def test_edits_go_live_and_a_broken_one_does_not(project: Project) -> None:
             eventually(lambda: same_trees(project.root, project.tree))
 
 
+@pytest.mark.parametrize("name", ["new.py", "new.json"])
+def test_a_file_that_the_newest_version_has_just_read_is_edited_at_once(
+        project: Project, name: str) -> None:
+    """The save looks like the rest of the one before: the version before, which answers meanwhile,
+    has never read that file, but the one that comes back has."""
+    get, put = {"new.py": ("from new import V", "V = {!r}\n"),
+                "new.json": ("V = __import__('json').load(open('new.json'))", '"{}"\n')}[name]
+    with project.up() as up:
+        for turn in range(4):
+            project.write(name, put.format(f"old{turn}"))
+            project.hb("flush")
+            mark = up.mark()
+            project.write("ver.py", f"# {turn}\n{get}\n")
+            up.wait_generation(after=mark)
+            project.write(name, put.format(f"new{turn}"))
+            assert project.hb("flush").returncode == 0
+            assert project.ask() == f"new{turn}"
+            mark = up.mark()
+            project.version(f"without{turn}")
+            up.wait_generation(after=mark)
+
+
 def test_rolling_back_runs_the_older_version_until_the_next_save(project: Project) -> None:
     with project.up() as up:
         mark = up.mark()

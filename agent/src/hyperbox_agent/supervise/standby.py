@@ -14,6 +14,8 @@ from hyperbox_agent.core.clock import Clock
 from hyperbox_agent.supervise.instance import Instance
 from hyperbox_agent.supervise.service import Service
 from hyperbox_agent.supervise.tasks import Tasks
+from hyperbox_agent.supervise.warm import Warm
+from hyperbox_langpacks.base import RunFacts, Rung
 
 READY = 0.075
 """Seconds for which the replaced version stays ready."""
@@ -41,6 +43,16 @@ class Standby:
         self._tasks = tasks
         self._busy = busy
         self._pair: _Pair | None = None
+
+    def run_facts(self, live: Instance | None, warm: Warm, highest: Rung) -> RunFacts:
+        """What a pack chooses by. While a replaced version answers, what it has not loaded the
+        newer one may have, which comes back where the choice is that nothing need be done."""
+        pair = self._pair
+        aside = pair.other if pair is not None and pair.back else None
+        these = [one for one in (live, aside) if one is not None]
+        loaded = frozenset[str]().union(*(one.loaded for one in these))
+        return RunFacts(live is not None, loaded, warm.ready, warm.refused, highest, warm.known,
+                        live is not None and all(one.has_told for one in these))
 
     def keep(self, old: Instance, number: int) -> None:
         """``old``, which answered as ``number``, was replaced just now."""

@@ -43,7 +43,6 @@ from hyperbox_langpacks.base import (
     FileChange,
     Pack,
     ProjectView,
-    RunFacts,
     Rung,
     RungChoice,
 )
@@ -214,9 +213,7 @@ class Supervisor:
         pack = self._starter.pack
         if pack is None:
             return RungChoice(Rung.COLD, "no language pack knows this program")
-        loaded = live.loaded if live is not None else frozenset()
-        facts = RunFacts(live is not None, loaded, self._warm.ready, self._warm.refused,
-                         self.config.rung, self._warm.known, live is not None and live.has_told)
+        facts = self._standby.run_facts(live, self._warm, self.config.rung)
         return pack.choose(self._view, self._starter.found, changes, facts)
 
     @asynccontextmanager
