@@ -69,7 +69,7 @@ def count(files: Files) -> int:
 
 
 def finish(tree: Tree, sent: Files, now: Files) -> None:
-    stager = tree.begin(1, tree.complete(count(sent), otherwise(sent, now)))
+    stager = tree.begin(1, tree.early.complete(count(sent), otherwise(sent, now)))
     there = {path for path, entry in manifest_of(sent).items() if entry.kind is Kind.FILE
              and path in manifest_of(now) and manifest_of(now)[path].same(entry)}
     rest = [entry.digest for path, entry in manifest_of(now).items()
@@ -127,7 +127,7 @@ def test_another_content_than_announced_spoils_all_that_came(tmp_path: Path) -> 
         with pytest.raises(StoreError, match=r"b\.py"):
             tree.ahead([(Entry("b.py", Kind.FILE, 0o644, 1, sha(b"2")), b"3")])
         with pytest.raises(MissingBlobsError):
-            tree.complete(1, ())
+            tree.early.complete(1, ())
         tree.commit(tree.apply(tree.stage(1, diff({}, manifest_of(NOW)), blobs_of(NOW))))
         check(tree, NOW)
 
@@ -143,7 +143,7 @@ def test_another_number_of_files_than_was_sent_is_refused(tmp_path: Path) -> Non
     with opened(tmp_path) as tree:
         send(tree, SENT)
         with pytest.raises(MissingBlobsError, match="9 files were sent ahead, and 8 are here"):
-            tree.complete(9, ())
+            tree.early.complete(9, ())
 
 
 def test_a_tree_that_holds_something_takes_nothing_ahead(tmp_path: Path) -> None:

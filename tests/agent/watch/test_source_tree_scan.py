@@ -117,7 +117,8 @@ def test_a_missing_root_is_an_error_that_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [
     ".git/HEAD", ".hg/x", ".svn/x", "a/__pycache__/b.txt", "a/b.pyc", ".venv/x", "node_modules/x/y",
-    "a/node_modules/x", ".mypy_cache/x", ".pytest_cache/x", ".ruff_cache/x", ".tox/x", ".nox/x",
+    "shop.egg-info/PKG-INFO", "a/node_modules/x", ".mypy_cache/x", ".pytest_cache/x",
+    ".ruff_cache/x", ".tox/x", ".nox/x",
     ".hypothesis/x", "#a#", "a~", ".a.py.swp", "4913", "a___jb_tmp___", "a___jb_old___",
     ".goutputstream-AB", ".a.py.kate-swp"])
 def test_what_tools_leave_behind_is_never_content(tmp_path: Path, name: str) -> None:

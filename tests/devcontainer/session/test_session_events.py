@@ -98,7 +98,8 @@ def test_an_ignored_file_that_the_program_looked_for_is_named_once(tmp_path: Pat
         session._on_agent_event({"event": "missing", "path": path, "number": 1})
     assert told == [problem_event(
         "p", "t", "the program looked for .env, which is ignored here and so is not on t",
-        path=".env", hint='[sync] include = [".env"] sends it')]
+        path=".env",
+        hint='[sync] include = [".env"] sends it, from the next `hyperbox up` on')]
     assert list(session.view.problems.values()) == told
     in_place = session_of("in-place", told, root=str(tmp_path), manifest={}, reason=str)
     in_place._on_agent_event({"event": "missing", "path": ".env"})

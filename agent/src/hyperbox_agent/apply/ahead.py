@@ -18,6 +18,7 @@ from hyperbox_agent.apply.moves import EXECUTABLE_MODE, FILE_MODE, FOLDER_MODE, 
 from hyperbox_agent.core.entries import Change, Entry, Kind
 from hyperbox_agent.core.plan import Op, first_batch, parent_of
 from hyperbox_agent.errors import MissingBlobsError, StoreError
+from hyperbox_agent.store.collector import collector_paused
 from hyperbox_agent.store.ops import Ops, remove_tree, write_all
 from hyperbox_agent.store.record import stamp_of
 from hyperbox_agent.store.space import check_room, typed
@@ -91,7 +92,9 @@ class Ahead:
         are here."""
         if self._failed:
             raise MissingBlobsError("what was sent ahead was not taken", digests=())
-        return first_batch({path: entry for path, (entry, _) in self._held.items()}, count, changes)
+        with collector_paused():
+            files = {path: entry for path, (entry, _) in self._held.items()}
+            return first_batch(files, count, changes)
 
     def held(self, changes: Sequence[Change], moves: Sequence[Move]) -> dict[str, int]:
         """The files of a batch that are here just as it has them, with their stamps.

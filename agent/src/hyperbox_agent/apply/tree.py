@@ -72,7 +72,8 @@ class Tree:
         self.keep = keep or pruning.Keep()
         """What stays of the older generations, from the next batch on."""
         self._ops = ops or Ops()
-        self._ahead = Ahead(f"{self.home}/stage/ahead", self._ops)
+        self.early = Ahead(f"{self.home}/stage/ahead", self._ops)
+        """Files that came ahead of the first batch."""
         homes.prepare(self.root, self.home)
         self._lock = homes.lock(self.home)
         self._places = Places(self.home)
@@ -101,7 +102,7 @@ class Tree:
     def close(self) -> None:
         """Let another agent have the home."""
         try:
-            self._ahead.close()
+            self.early.close()
         finally:
             if self._lock >= 0:
                 os.close(self._lock)
@@ -250,16 +251,7 @@ class Tree:
         if self._history.number or self._history.manifest:
             raise ApplyError("only an empty tree takes files ahead of a batch")
         with collector_paused():
-            self._ahead.add(files)
-
-    def drop_ahead(self) -> None:
-        """What came ahead was of a session that is gone."""
-        self._ahead.close()
-
-    def complete(self, count: int, changes: Iterable[Change]) -> tuple[Change, ...]:
-        """A first batch with the ``count`` files that came ahead of it: see ``Ahead``."""
-        with collector_paused():
-            return self._ahead.complete(count, changes)
+            self.early.add(files)
 
     def begin(self, number: int, changes: Sequence[Change]) -> Stager:
         """Begin to stage generation ``number``: ``add`` what ``missing`` named, then ``finish``.
@@ -270,7 +262,7 @@ class Tree:
         self._need_ready()
         if self._batches.commit():
             self.prune()
-        with collector_paused(), contextlib.closing(self._ahead):
+        with collector_paused(), contextlib.closing(self.early):
             self._look_again(changes)
             batch = self._relative(changes)
             validate(batch, self._history.manifest, folding=self.traits.folding)
@@ -295,7 +287,7 @@ class Tree:
             return Staged(seq, number, base, batch, moves, record, stager.places, stager.bytes)
 
         return Stager(self._places.stage(seq), batch, moves, ops=self._ops, seal=seal,
-                      ahead=self._ahead,
+                      ahead=self.early,
                       local=lambda digest: self._contents.pieces(digest, present))
 
     def stage(self, number: int, changes: Sequence[Change], blobs: Blobs) -> Staged:
@@ -430,7 +422,7 @@ class Tree:
 
     def _forget_everything(self) -> None:
         self._marker = None
-        self._ahead.close()
+        self.early.close()
         with contextlib.suppress(FileNotFoundError):
             self._ops.unlink(os.path.join(self.home, "marker"))
         self._history.forget()

@@ -33,6 +33,9 @@ LEFTOVERS = (
 ENVIRONMENTS = (
     ".venv/", "node_modules/",
     ".mypy_cache/", ".pytest_cache/", ".ruff_cache/", ".tox/", ".nox/", ".hypothesis/",
+    # An install writes it into the tree; taken for saves, each install would be superseded by what
+    # it writes and begin anew, for ever.
+    "*.egg-info/",
 )
 """Made by tools, again on each target; a user may include one by name."""
 

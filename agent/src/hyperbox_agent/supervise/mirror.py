@@ -94,12 +94,12 @@ class Mirror:
 
     async def drop_ahead(self) -> None:
         """What came ahead was of a session that is gone."""
-        await self._do(self._tree.drop_ahead)
+        await self._do(self._tree.early.close)
 
     async def complete(self, count: int, changes: Sequence[Change]) -> tuple[Change, ...]:
         """A first batch with the ``count`` files that came ahead of it, which ``changes`` name only
         where they are otherwise by now. Raises MissingBlobsError where they are not here."""
-        return await self._do(lambda: self._tree.complete(count, changes))
+        return await self._do(lambda: self._tree.early.complete(count, changes))
 
     async def written(self, look: Written) -> tuple[Manifest, Manifest]:
         """What was put at pulled paths, and what stands there now."""

@@ -32,9 +32,10 @@ class Missing:
         if path in self._named or len(self._named) >= NAMED or not self._kept_back(path):
             return
         self._named.add(path)
+        named = json.dumps(path, ensure_ascii=False)
         self._say(f"the program looked for {path}, which is ignored here and so is not on "
                   f"{self._target}", path,
-                  f"[sync] include = [{json.dumps(path, ensure_ascii=False)}] sends it")
+                  f"[sync] include = [{named}] sends it, from the next `hyperbox up` on")
 
     def _kept_back(self, path: str) -> bool:
         """Whether it is a file of the source that is not sent because it is ignored."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from hyperbox_agent.core.clock import Clock
@@ -23,6 +24,7 @@ from hyperbox_devcontainer.session.held import Held
 from hyperbox_devcontainer.session.missing import Missing
 from hyperbox_devcontainer.session.options import SessionOptions
 from hyperbox_devcontainer.session.pulling import Pulling
+from hyperbox_devcontainer.session.settings import name_changed_settings
 from hyperbox_devcontainer.session.view import TargetView
 from hyperbox_devcontainer.verbs.session import ByteChannel, ExecRequest
 from hyperbox_langpacks.base import Rung
@@ -200,12 +202,10 @@ class Session:
         """A generation was decided."""
         outcome = shipped.outcome
         ms, total = timings(flight, outcome)
-        whole = Outcome(outcome.number, outcome.verdict, outcome.rung, outcome.why, ms,
-                        outcome.error, outcome.serving, outcome.facts)
-        extra = {"first": True} if flight.first else {}
         event = events.generation_event(
-            self.options.project, self.options.target, whole, flight.batch.changes,
-            sent=shipped.sent, total_ms=total, extra=extra)
+            self.options.project, self.options.target, replace(outcome, ms=ms),
+            flight.batch.changes, sent=shipped.sent, total_ms=total,
+            extra={"first": True} if flight.first else {})
         if outcome.verdict is Verdict.COMMITTED:
             self._live = outcome.number
         if outcome.serving is not None:
@@ -213,6 +213,7 @@ class Session:
         self._remember(event, outcome, flight)
         self._tell(event)
         self._say_what_stood_there(outcome)
+        name_changed_settings(self.options.root, flight, outcome, self.problem)
         if outcome.verdict is Verdict.ROLLED_BACK:
             state = State.LIVE if outcome.serving is not None else State.BROKEN
             self._state(state, outcome.serving)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from hyperbox_tui.cli.output import Output
     from hyperbox_tui.cli.parse import Args
 
+PROBLEMS = 5
+"""Of one target, at most; `status --json` has them all."""
 ANSWER_SECONDS = 2.0
 
 
@@ -145,10 +147,17 @@ def _print_more(target: dict[str, Any], session: Any, out: Output) -> None:
         out.line(f"  {out.style.mark('quiet')} rolled back to #{target['held']}: "
                  f"{count(pending, 'file')} {'differs' if pending == 1 else 'differ'}; "
                  "the next save goes live")
+    elif target.get("paused"):
+        out.line(f"  {out.style.mark('quiet')} paused: ", Span("hyperbox resume", "press"),
+                 f" lets {count(int(target.get('pending') or 0), 'saved file')} go live")
     elif target.get("pending"):
         pending = target["pending"]
         out.line(f"  {out.style.mark('working')} saves are waiting"
                  + (f": {pending}" if isinstance(pending, int) and pending > 1 else ""))
+    for problem in (target.get("problems") or ())[:PROBLEMS]:
+        place = where(problem)
+        out.line(Span(f"  {out.style.mark('warning')} ", "working"),
+                 Span(f"{place}: " if place else "", "strong"), str(problem.get("message") or ""))
     if session is None:
         out.line("  no session: ", Span("hyperbox up", "press"), " takes it over, ",
                  Span("hyperbox down", "press"), " ends it")

@@ -90,12 +90,17 @@ def _committed(event: Mapping[str, Any], style: Style) -> list[Span]:
     if event.get("already"):
         return [Span(f"{style.mark('live')} {event.get('why')}", "live")]
     what = "started" if event.get("first") else rung_words(event)
-    changed = "" if event.get("first") else names(event)
+    changed = "" if event.get("first") else _why_nothing(event) or names(event)
     files = int(event.get("files") or 0)
     return [Span(f"{style.mark('live')} ", "live"), Span(f"#{event.get('number')} ", "strong"),
             Span(f"{what} "), Span(duration(total), "live"),
             Span(f"  {count(files, 'file')}  " if files else "", "dim"), Span(changed, "dim"),
             Span(f"  {_why_cold(event)}".rstrip(), "dim")]
+
+
+def _why_nothing(event: Mapping[str, Any]) -> str:
+    """Why nothing had to be reloaded, which names the file."""
+    return str(event.get("why") or "") if event.get("rung") == "nothing" else ""
 
 
 def _why_cold(event: Mapping[str, Any]) -> str:
