@@ -230,6 +230,7 @@ async def test_never_listening_never_answering_and_refusing_are_told_apart(
     rules = Rules(8000, start_timeout=3)
     verdict = await verdict_of(Subject(), rules, fake_clock, 4)
     assert verdict.failure.message == "it did not listen on port 8000 in 3 s"
+    assert verdict.failure.hint.startswith("if it listens on another port by now: hyperbox down")
     subject = Subject()
     subject.backend.set_result(("127.0.0.1", helpers.free_port()))
     verdict = await verdict_of(subject, rules, fake_clock, 4)

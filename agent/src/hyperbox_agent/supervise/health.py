@@ -113,7 +113,9 @@ async def check(subject: Subject, rules: Rules, clock: Clock) -> Verdict:
         if ready.done():
             return _after_answer(ready, subject)
         message = f"{seen.what} in {rules.start_timeout:g} s"
-        return Verdict(_failure(message, subject, seen_only=True))
+        unheard = rules.port is not None and not subject.backend.done()
+        return Verdict(_failure(message, subject, seen_only=True,
+                                hint=_ANOTHER_PORT if unheard else None))
     finally:
         ended.cancel()
         limit.cancel()
@@ -156,14 +158,19 @@ def exit_words(how: Exit, oom_before: int | None, oom_after: int | None) -> str:
     return str(how)
 
 
-def _failure(message: str, subject: Subject, *, seen_only: bool = False) -> Failure:
+_ANOTHER_PORT = ("if it listens on another port by now: hyperbox down, then hyperbox up; "
+                 "or let it listen on $PORT")
+
+
+def _failure(message: str, subject: Subject, *, seen_only: bool = False,
+             hint: str | None = None) -> Failure:
     lines = subject.last_errors()
     blame = python_error(lines, subject.root)
     if blame is not None and not seen_only:
         return Failure("health", f"{blame.message} ({message})", blame.path, blame.line)
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
     return Failure("health", f"{message}; last words: {last[:300]}" if last else message,
-                   hint=_hint(lines))
+                   hint=_hint(lines) or hint)
 
 
 def says_in_use(lines: Sequence[str]) -> bool:
