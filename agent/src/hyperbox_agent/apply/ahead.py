@@ -8,23 +8,19 @@ becomes part of its stage by one rename for each entry at the top, and the rest 
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from hyperbox_agent.apply.folders import Folders
-from hyperbox_agent.apply.moves import EXECUTABLE_MODE, FILE_MODE, FOLDER_MODE, Move
+from hyperbox_agent.apply.moves import FOLDER_MODE, Move
+from hyperbox_agent.apply.writing import BLOCK, create, fill, not_announced, verify
 from hyperbox_agent.core.entries import Change, Entry, Kind
 from hyperbox_agent.core.plan import Op, first_batch, parent_of
-from hyperbox_agent.errors import MissingBlobsError, StoreError
 from hyperbox_agent.store.collector import collector_paused
-from hyperbox_agent.store.ops import Ops, remove_tree, write_all
+from hyperbox_agent.store.ops import Ops, remove_tree
 from hyperbox_agent.store.record import stamp_of
 from hyperbox_agent.store.space import check_room, typed
-
-_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-_BLOCK = 4096
 
 
 class Ahead:
@@ -38,23 +34,22 @@ class Ahead:
         """Each file with its stamp."""
         self._made: dict[str, None] = {}
         """Folders, parents before children; "" is the first."""
-        self._failed = False
 
     def add(self, files: Sequence[tuple[Entry, bytes | memoryview]]) -> None:
         """Verify and write some files, each with a path of its own. Raises StoreError,
-        NoSpaceError, ApplyError, and then all that came is of no use."""
+        NoSpaceError, ApplyError, and then all that came is dropped: its room is needed."""
         try:
             check_room(os.path.dirname(self._folder),
-                       sum(len(data) + _BLOCK for _, data in files), 2 * len(files))
+                       sum(len(data) + BLOCK for _, data in files), 2 * len(files))
             self._begin()
             with Folders(self._folder) as folders:
                 for entry, data in files:
                     self._add(folders, entry, data)
         except OSError as error:
-            self._failed = True
+            self.close()
             raise typed(error, os.path.dirname(self._folder), "staging") from error
         except BaseException:
-            self._failed = True
+            self.close()
             raise
 
     def _begin(self) -> None:
@@ -64,18 +59,15 @@ class Ahead:
             self._made[""] = None
 
     def _add(self, folders: Folders, entry: Entry, data: bytes | memoryview) -> None:
-        if entry.kind is not Kind.FILE or hashlib.sha256(data).digest() != entry.digest:
-            raise StoreError(f"the content that came for {entry.path!r} is not what was announced",
-                             file=entry.path)
+        if entry.kind is not Kind.FILE:
+            raise not_announced(entry.path)
+        verify(entry.path, entry.digest, data)
         folder, _, name = entry.path.rpartition("/")
         if folder not in self._made:
             self._make(folders, folder)
-        fd = self._ops.open(name, _FLAGS, EXECUTABLE_MODE if entry.executable else FILE_MODE,
-                            dir_fd=folders.open(folder))
+        fd = create(self._ops, name, folders.open(folder), executable=entry.executable)
         try:
-            if data and self._ops.write(fd, data) != len(data):
-                os.lseek(fd, 0, os.SEEK_SET)
-                write_all(self._ops, fd, data)
+            fill(self._ops, fd, data)
             self._held[entry.path] = entry, stamp_of(fd)
         finally:
             os.close(fd)
@@ -90,8 +82,6 @@ class Ahead:
     def complete(self, count: int, changes: Iterable[Change]) -> tuple[Change, ...]:
         """The whole batch: see ``first_batch``. Raises MissingBlobsError where not ``count`` files
         are here."""
-        if self._failed:
-            raise MissingBlobsError("what was sent ahead was not taken", digests=())
         with collector_paused():
             files = {path: entry for path, (entry, _) in self._held.items()}
             return first_batch(files, count, changes)
@@ -101,26 +91,22 @@ class Ahead:
 
         None are where it is no first batch, in which all that is new at the top is placed whole.
         """
-        if self._failed:
-            self.close()  # its room is needed
         if any(move.op is not Op.PLACE or "/" in move.path for move in moves):
             return {}
         out: dict[str, int] = {}
         for change in changes:
             found, new = self._held.get(change.path), change.new
-            if found is not None and new is not None and (
-                    found[0] is new or found[0].same(new)):
+            if found is not None and new is not None and found[0].same(new):
                 out[change.path] = found[1]
         return out
 
-    def hand_over(self, changes: Sequence[Change], moves: Sequence[Move],
-                  taken: Mapping[str, int], stage: str) -> frozenset[str]:
-        """Move what is ``taken`` to where ``moves`` have it in the folder ``stage``; gives the
-        folders, by their paths in the tree, that stand there then. Raises OSError, ApplyError."""
+    def hand_over(self, moves: Sequence[Move], taken: Mapping[str, int],
+                  wanted: AbstractSet[str], stage: str) -> frozenset[str]:
+        """Move the files that are ``taken`` and the folders that are ``wanted`` to where ``moves``
+        have them in the folder ``stage``; gives the folders, by their paths in the tree, that stand
+        there then. Raises OSError, ApplyError."""
         there = frozenset[str]()
         if taken:
-            wanted = {change.path for change in changes
-                      if change.new is not None and change.new.kind is Kind.DIR}
             with Folders(self._folder) as folders:
                 self._weed_out(folders, taken, wanted)
             tops = {path.partition("/")[0] for path in (*self._held, *self._made)}
@@ -148,7 +134,7 @@ class Ahead:
     def close(self) -> None:
         """Remove what is still here. Raises ApplyError."""
         begun = bool(self._made)
-        self._held, self._made, self._failed = {}, {}, False
+        self._held, self._made = {}, {}
         if not begun:
             return
         try:

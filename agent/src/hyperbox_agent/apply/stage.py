@@ -15,18 +15,17 @@ from dataclasses import dataclass, field
 
 from hyperbox_agent.apply.ahead import Ahead
 from hyperbox_agent.apply.folders import Folders
-from hyperbox_agent.apply.moves import EXECUTABLE_MODE, FILE_MODE, FOLDER_MODE, Move
+from hyperbox_agent.apply.moves import FOLDER_MODE, Move
+from hyperbox_agent.apply.writing import BLOCK, create, fill, not_announced, verify
 from hyperbox_agent.core.entries import Change, Entry, Kind
 from hyperbox_agent.core.plan import Op
-from hyperbox_agent.errors import ApplyError, MissingBlobsError, StoreError
+from hyperbox_agent.errors import ApplyError, MissingBlobsError
 from hyperbox_agent.store.born import birth
 from hyperbox_agent.store.ops import Ops, remove_tree, write_all
 from hyperbox_agent.store.record import Record, stamp, stamp_of
 from hyperbox_agent.store.space import check_room, typed
 
-_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP}
-_BLOCK = 4096
 _RECORD = 256
 """The record's share of one change, generously."""
 
@@ -151,12 +150,13 @@ class Stager:
     def _lay_out(self, ahead: Ahead) -> None:
         size, links, folders = self._sort_out()
         record = _RECORD * len(self._changes)
-        check_room(os.path.dirname(self._stage), size + record + _BLOCK * len(folders),
+        check_room(os.path.dirname(self._stage), size + record + BLOCK * len(folders),
                    len(self.places) + 4)
         try:
             self._ops.mkdir(self._stage, 0o700)
             self._folders = Folders(self._stage)
-            there = ahead.hand_over(self._changes, self._moves, self.stamps, self._stage)
+            there = ahead.hand_over(self._moves, self.stamps, {path for path, _ in folders},
+                                    self._stage)
             for path, place in folders:
                 if path in there:
                     continue
@@ -212,14 +212,11 @@ class Stager:
     # -- writing --------------------------------------------------------------------------------
 
     def _add_bytes(self, digest: bytes, data: bytes, slots: Iterable[_Slot]) -> None:
-        if hashlib.sha256(data).digest() != digest:
-            raise self._wrong(slots)
+        verify(_path_of(slots), digest, data)
         for slot in slots:
             fd = self._create(slot)
             try:
-                if data and self._ops.write(fd, data) != len(data):
-                    os.lseek(fd, 0, os.SEEK_SET)
-                    write_all(self._ops, fd, data)
+                fill(self._ops, fd, data)
                 self._done(fd, slot)
             finally:
                 os.close(fd)
@@ -237,7 +234,7 @@ class Stager:
                     write_all(self._ops, fd, piece)
                     self.bytes += len(piece)
             if hasher.digest() != digest:
-                raise self._wrong(slots)
+                raise not_announced(_path_of(slots))
             for fd, slot in zip(fds, slots, strict=True):
                 self._done(fd, slot)
         finally:
@@ -247,23 +244,21 @@ class Stager:
     def _create(self, slot: _Slot) -> int:
         assert self._folders is not None
         _, folder, name, executable, _ = slot
-        mode = EXECUTABLE_MODE if executable else FILE_MODE
-        return self._ops.open(name, _FLAGS, mode, dir_fd=self._folders.open(folder))
+        return create(self._ops, name, self._folders.open(folder), executable=executable)
 
     def _done(self, fd: int, slot: _Slot) -> None:
         if slot[4]:
             self._ops.start_writeback(fd)
         self.stamps[slot[0]] = stamp_of(fd)
 
-    def _wrong(self, slots: Iterable[_Slot]) -> StoreError:
-        path = next(iter(slots))[0]
-        return StoreError(f"the content that came for {path!r} is not what was announced",
-                          file=path)
-
     def _close(self) -> None:
         if self._folders is not None:
             self._folders.close()
             self._folders = None
+
+
+def _path_of(slots: Iterable[_Slot]) -> str:
+    return next(iter(slots))[0]
 
 
 def _place(path: str, single: Mapping[str, Move], trees: Mapping[str, Move]) -> str | None:
@@ -281,4 +276,4 @@ def _place(path: str, single: Mapping[str, Move], trees: Mapping[str, Move]) -> 
 
 
 def _rounded(size: int) -> int:
-    return (size + _BLOCK - 1) // _BLOCK * _BLOCK
+    return (size + BLOCK - 1) // BLOCK * BLOCK

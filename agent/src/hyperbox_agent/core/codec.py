@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 
 from hyperbox_agent.core.entries import Change, Entry, Kind
+from hyperbox_agent.core.inflate import inflate
 from hyperbox_agent.errors import ProtocolError
 
 _COUNT = struct.Struct(">IIII")
@@ -106,13 +107,10 @@ def _split(data: bytes, count: int) -> list[str]:
 
 
 def _inflate(data: bytes, size: int) -> bytes:
-    inflater = zlib.decompressobj()
-    try:
-        out = inflater.decompress(data, size + 1)
-    except zlib.error as error:
-        raise ProtocolError(f"a list of names is damaged: {error}") from None
-    if len(out) != size or not inflater.eof or inflater.unused_data:
-        raise ProtocolError("a list of names does not hold what it declares")
+    what = "a list of names"
+    out = inflate(data, size, what)
+    if len(out) != size:
+        raise ProtocolError(f"{what} does not hold what it declares")
     return out
 
 

@@ -17,12 +17,14 @@ import struct
 import zlib
 from dataclasses import dataclass
 
+from hyperbox_agent.core.inflate import inflate
 from hyperbox_agent.errors import ProtocolError
 
 _RAW, _ZLIB, _DELTA, _DELTA_ZLIB = 0, 1, 2, 3
 _WHOLE = struct.Struct(">BQ")
 _ENDS = struct.Struct(">BII32s")
 _SIZE = struct.Struct(">I")
+_RECORD = "a deflated record"
 _BLOCK = 1 << 16
 _SMALL = 200
 """Deflating less than this gains less than it costs."""
@@ -169,7 +171,7 @@ def _decode_whole(record: bytes, most: int) -> bytes:
     _, declared = _WHOLE.unpack_from(record)
     if declared > most:
         raise ProtocolError(f"a file of {declared} bytes came where {most} are allowed")
-    return _inflate(memoryview(record)[_WHOLE.size :], declared)
+    return inflate(memoryview(record)[_WHOLE.size :], declared, _RECORD)
 
 
 def _decode_delta(record: bytes, old: bytes | None, most: int) -> bytes:
@@ -191,17 +193,4 @@ def _inflate_middle(body: memoryview, most: int) -> bytes:
     (declared,) = _SIZE.unpack_from(body)
     if declared > most:
         raise ProtocolError(f"a delta of {declared} bytes came where {most} are allowed")
-    return _inflate(body[_SIZE.size :], declared)
-
-
-def _inflate(data: bytes | memoryview, size: int) -> bytes:
-    """At most ``size`` bytes are ever made, however much the data would inflate to."""
-    inflater = zlib.decompressobj()
-    try:
-        # One byte more than declared shows a bomb; zlib grows its buffer as output really comes.
-        out = inflater.decompress(data, size + 1)
-    except zlib.error as error:
-        raise ProtocolError(f"a deflated record is damaged: {error}") from None
-    if len(out) > size or not inflater.eof or inflater.unused_data:
-        raise ProtocolError("a deflated record does not hold what it declares")
-    return out
+    return inflate(body[_SIZE.size :], declared, _RECORD)

@@ -40,7 +40,7 @@ class Entry:
 
     def same(self, other: Entry) -> bool:
         """Equal as content: path, kind, executable bit, digest."""
-        return (
+        return self is other or (
             self.path == other.path
             and self.kind is other.kind
             and self.digest == other.digest

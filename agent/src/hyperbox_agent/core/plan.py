@@ -26,7 +26,7 @@ def diff(old: Manifest, new: Manifest) -> tuple[Change, ...]:
     changes = [Change(path, entry, None) for path, entry in old.items() if path not in new]
     for path, entry in new.items():
         before = old.get(path)
-        if before is None or not (before is entry or before.same(entry)):
+        if before is None or not before.same(entry):
             changes.append(Change(path, before, entry))
     changes.sort(key=_path)
     return tuple(changes)

@@ -13,6 +13,7 @@ from typing import Any
 
 from hyperbox_agent.core.codec import encode_entries
 from hyperbox_agent.core.entries import Entry
+from hyperbox_agent.core.inflate import inflate
 from hyperbox_agent.errors import ProtocolError
 from hyperbox_agent.link.connection import Request
 from hyperbox_agent.link.fields import Fields
@@ -48,7 +49,8 @@ def unpack_files(body: object, payload: bytes) -> list[tuple[Entry, memoryview]]
         raise ProtocolError(f"ahead: {size} bytes of content where {LIMIT} are allowed")
     contents = memoryview(payload)[listed:]
     if read.flag("deflated"):
-        contents = memoryview(_inflate(contents, size))
+        contents = memoryview(inflate(contents, size, "ahead: the content",
+                                      "is not what was announced"))
     if len(contents) != size:
         raise ProtocolError(f"ahead: {size} bytes were announced and {len(contents)} came")
     files: list[tuple[Entry, memoryview]] = []
@@ -57,17 +59,6 @@ def unpack_files(body: object, payload: bytes) -> list[tuple[Entry, memoryview]]
         files.append((entry, contents[at:at + entry.size]))
         at += entry.size
     return files
-
-
-def _inflate(data: memoryview, size: int) -> bytes:
-    inflater = zlib.decompressobj()
-    try:
-        out = inflater.decompress(data, size + 1)
-    except zlib.error as error:
-        raise ProtocolError(f"ahead: the contents are damaged: {error}") from None
-    if not inflater.eof or inflater.unused_data:
-        raise ProtocolError("ahead: the contents are not what was announced")
-    return out
 
 
 def ahead_op(take: Callable[[Files], Awaitable[None]]) -> Handler:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 from hyperbox_agent.errors import LinkLostError
+from hyperbox_agent.link.backlog import Backlog
 from hyperbox_agent.link.connection import Link
 
 KEPT = 20_000
@@ -20,21 +20,12 @@ still hand on after they were told to wait (a piece each, 65,536 lines at most).
 BATCH = 200
 """Events in one notification."""
 
-_Numbered = tuple[int, Mapping[str, Any]]
-
 
 class EventPump:
-    """Hands events to the newest link. Lives on one event loop.
-
-    Output is dropped before anything else is: it may be much, and what state the program is in
-    must be known.
-    """
+    """Hands events to the newest link. Lives on one event loop."""
 
     def __init__(self) -> None:
-        self._lines: deque[_Numbered] = deque()
-        self._others: deque[_Numbered] = deque()
-        self._put = 0
-        self._dropped = 0
+        self._waiting = Backlog()
         self._some = asyncio.Event()
         self._listening = 0
         self._turn = asyncio.Lock()
@@ -43,25 +34,10 @@ class EventPump:
 
     def put(self, event: Mapping[str, Any]) -> None:
         """Never waits."""
-        self._put += 1
-        if event.get("event") == "log":
-            self._lines.append((self._put, event))
-            self._drop(self._lines, BOUND if self._listening else KEPT)
-        else:
-            self._others.append((self._put, event))
-            self._drop(self._others, BOUND)
+        self._waiting.put(event, lines=BOUND if self._listening else KEPT, others=BOUND)
         self._some.set()
-        if self._listening and self._waiting >= FULL:
+        if self._listening and len(self._waiting) >= FULL:
             self._room.clear()
-
-    @property
-    def _waiting(self) -> int:
-        return len(self._lines) + len(self._others)
-
-    def _drop(self, kind: deque[_Numbered], limit: int) -> None:
-        while len(kind) > limit:
-            kind.popleft()
-            self._dropped += 1
 
     async def room(self) -> None:
         """Return when more output may come. With nobody there it always may: the oldest goes."""
@@ -82,31 +58,20 @@ class EventPump:
     async def _send(self, link: Link) -> None:
         while True:
             await self._some.wait()
-            batch = [self._next() for _ in range(min(BATCH, self._waiting))]
+            batch = [self._waiting.next() for _ in range(min(BATCH, len(self._waiting)))]
             if not batch:
                 self._some.clear()
                 continue
-            dropped, self._dropped = self._dropped, 0
+            dropped = self._waiting.take_dropped()
             try:
                 await link.notify("events", {"events": [event for _, event in batch],
                                              "dropped": dropped})
             except BaseException as error:
-                self._dropped += dropped
-                self._put_back(batch)
+                self._waiting.dropped += dropped
+                self._waiting.put_back(batch)
+                self._some.set()
                 if isinstance(error, LinkLostError):
                     return
                 raise
-            if self._waiting < FULL // 2:
+            if len(self._waiting) < FULL // 2:
                 self._room.set()
-
-    def _next(self) -> _Numbered:
-        """The oldest of all."""
-        if not self._others or (self._lines and self._lines[0][0] < self._others[0][0]):
-            return self._lines.popleft()
-        return self._others.popleft()
-
-    def _put_back(self, batch: list[_Numbered]) -> None:
-        for numbered in reversed(batch):
-            is_line = numbered[1].get("event") == "log"
-            (self._lines if is_line else self._others).appendleft(numbered)
-        self._some.set()

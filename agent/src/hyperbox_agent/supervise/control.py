@@ -17,11 +17,16 @@ _CONNECTIONS = 64
 OnReport = Callable[[Mapping[str, Any]], None]
 
 
+def _nobody(report: Mapping[str, Any]) -> None:
+    """Who will hear it is not there yet."""
+
+
 class Control:
     """Listens at ``path`` until ``close``. What is not a report is counted and dropped."""
 
-    def __init__(self, path: str, on_report: OnReport) -> None:
-        """``path``: at most 107 bytes, in a folder of the owner's alone."""
+    def __init__(self, path: str, on_report: OnReport = _nobody) -> None:
+        """``path``: at most 107 bytes, in a folder of the owner's alone. ``on_report`` may be set
+        later: nothing is read before the loop gets its turn."""
         self.path = path
         self.dropped = 0
         self.on_report = on_report

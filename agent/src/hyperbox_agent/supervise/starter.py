@@ -99,7 +99,7 @@ class Starter:
         config = self._config
         here = self._here(serial, number, root)
         plan = plan_launch(config, spec, self.found, here, self.environ)
-        control = Control(here.control, _nobody)
+        control = Control(here.control)
         try:
             ends = open_terminal(plan.spawn.size) if config.tty else open_pipes()
             child = spawn(plan.spawn, ends, self._clock)
@@ -123,8 +123,7 @@ class Starter:
             spare.discard()
             raise
         identity = Identity(serial, number, Rung.WARM, root, here.mark, spare.mark)
-        instance = self._instance(identity, spare.child, spare.pipes,
-                                  Control(here.control, _nobody))
+        instance = self._instance(identity, spare.child, spare.pipes, Control(here.control))
         if spare.start(what):
             return instance
         spare.release()
@@ -160,7 +159,7 @@ class Starter:
 
     def adopt(self, identity: Identity, child: Child, pipes: Pipes, control: str) -> Instance:
         """An instance that another agent started."""
-        instance = self._instance(identity, child, pipes, Control(control, _nobody))
+        instance = self._instance(identity, child, pipes, Control(control))
         instance.was_adopted = True
         return instance
 
@@ -187,7 +186,3 @@ class Starter:
         return Instance(identity, child, pipes, control, self._clock, self._sink,
                         port=self._config.port, ready=self._config.ready, room=self._room,
                         on_report=self._on_report)
-
-
-def _nobody(report: Mapping[str, Any]) -> None:
-    """Until the instance is there: nothing is read before the loop gets its turn."""

@@ -106,14 +106,13 @@ class Ahead:
 
     async def close(self) -> None:
         """Leave nothing under way, and keep nothing."""
-        self.end()
+        self.decline()
         tasks = [task for task in (self._task, *self._calls) if task is not None]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        self._queue.clear()
-        self._sent, self._taken, self._size = {}, set(), 0
+        self._sent = {}
 
     async def _run(self, link: Link) -> None:
         while not (self._over and not self._queue):

@@ -32,7 +32,7 @@ class Connection:
         self._connector = connector
         self._session_id = session_id
         self._link: Link | None = None
-        self._reaching: asyncio.Future[Link | None] | None = None
+        self._reaching: asyncio.Future[Link] | None = None
         self._early: asyncio.Task[Configured] | None = None
         """The first agent is told what to run while the source is still being read."""
         self._heard = Heard()
@@ -49,17 +49,15 @@ class Connection:
         """Begin to reach the agent; ``open`` goes on from there, ``abandon`` ends it. ``ahead``
         begins when the target turns out to be empty, and else ends."""
         self._ahead = ahead
-        self._reaching = asyncio.ensure_future(self._connector.connect())
+        self._reaching = asyncio.ensure_future(self._connect())
         self._early = asyncio.ensure_future(self._configure_early(self._reaching, ahead))
         # Where nobody comes to ask for it, who asks for the link is told the same.
         self._early.add_done_callback(lambda task: task.cancelled() or task.exception())
 
-    async def _configure_early(self, reaching: asyncio.Future[Link | None],
+    async def _configure_early(self, reaching: asyncio.Future[Link],
                                ahead: Ahead | None) -> Configured:
         try:
             link = await asyncio.shield(reaching)
-            if link is None:
-                raise AgentError("the agent could not be started")
             link.on_notice("events", lambda body: _spread(body, self._heard.put))
             ready = await self._configure(link)
             if ahead is not None and ready.number == 0:
@@ -130,8 +128,6 @@ class Connection:
             if early is not None:
                 early.cancel()
             raise
-        if link is None:
-            raise AgentError("the agent could not be started")
         try:
             ready = await (self._configure(link) if early is None else early)
             if early is not None and ready.serving is not None:
@@ -158,12 +154,18 @@ class Connection:
             await pulling.take(link)
         await base.learn(ready, link)
 
-    async def _reach(self) -> Link | None:
+    async def _connect(self) -> Link:
+        link = await self._connector.connect()
+        if link is None:
+            raise AgentError("the agent could not be started")
+        return link
+
+    async def _reach(self) -> Link:
         """A link to a living or a new agent. One that is half started when we are cancelled is
         waited for and kept: nobody else could reach it, nor start another one, to end it."""
         reaching, self._reaching = self._reaching, None
         if reaching is None:
-            reaching = asyncio.ensure_future(self._connector.connect())
+            reaching = asyncio.ensure_future(self._connect())
         try:
             return await asyncio.shield(reaching)
         except asyncio.CancelledError:
@@ -258,9 +260,8 @@ class Connection:
         if reaching is None:
             return
         await asyncio.wait([reaching])
-        link = None if reaching.exception() is not None else reaching.result()
-        if link is not None:
-            await _end(link)
+        if reaching.exception() is None:
+            await _end(reaching.result())
 
     async def _end_ahead(self) -> None:
         ahead, self._ahead = self._ahead, None

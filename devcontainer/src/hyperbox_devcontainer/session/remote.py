@@ -177,7 +177,7 @@ def _otherwise(changes: tuple[Change, ...], sent: Mapping[str, Entry]) -> tuple[
 
 def _is_in(sent: Mapping[str, Entry], entry: Entry | None) -> bool:
     found = None if entry is None else sent.get(entry.path)
-    return found is not None and entry is not None and (found is entry or found.same(entry))
+    return found is not None and entry is not None and found.same(entry)
 
 
 class Recent:

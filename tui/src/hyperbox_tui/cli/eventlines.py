@@ -6,7 +6,7 @@ import os
 
 from hyperbox_tui.view.spans import Span, paint
 from hyperbox_tui.view.text import program_line
-from hyperbox_tui.view.words import count, generation_lines, where
+from hyperbox_tui.view.words import count, generation_lines, problem_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,9 +91,7 @@ class EventLines:
                                                                     "press")]
 
     def _problem(self, event: Mapping[str, Any]) -> Sequence[Sequence[Span]]:
-        place = where(event)
-        lines = [[Span(f"{self._style.mark('warning')} ", "working"),
-                  Span(f"{place}: " if place else "", "strong"), Span(str(event.get("message")))]]
+        lines = [problem_line(event, self._style)]
         if event.get("hint"):
             lines.append([Span("  "), Span(str(event["hint"]), "press")])
         return lines

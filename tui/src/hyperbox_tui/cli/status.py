@@ -11,7 +11,7 @@ from hyperbox_tui.cli.exits import DONE
 from hyperbox_tui.cli.project import project_of
 from hyperbox_tui.cli.reach import connect
 from hyperbox_tui.view.spans import Span, columns
-from hyperbox_tui.view.words import RUNG_WORDS, count, duration, state_spans, where
+from hyperbox_tui.view.words import RUNG_WORDS, count, duration, problem_line, state_spans, where
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -155,9 +155,7 @@ def _print_more(target: dict[str, Any], session: Any, out: Output) -> None:
         out.line(f"  {out.style.mark('working')} saves are waiting"
                  + (f": {pending}" if isinstance(pending, int) and pending > 1 else ""))
     for problem in (target.get("problems") or ())[:PROBLEMS]:
-        place = where(problem)
-        out.line(Span(f"  {out.style.mark('warning')} ", "working"),
-                 Span(f"{place}: " if place else "", "strong"), str(problem.get("message") or ""))
+        out.line("  ", *problem_line(problem, out.style))
     if session is None:
         out.line("  no session: ", Span("hyperbox up", "press"), " takes it over, ",
                  Span("hyperbox down", "press"), " ends it")

@@ -71,6 +71,14 @@ def where(error: Mapping[str, Any]) -> str:
     return ":".join([str(path), *places])
 
 
+def problem_line(problem: Mapping[str, Any], style: Style) -> list[Span]:
+    """Something that stopped nothing: where and what."""
+    place = where(problem)
+    return [Span(f"{style.mark('warning')} ", "working"), Span(f"{place}: " if place else "",
+                                                               "strong"),
+            Span(str(problem.get("message") or ""))]
+
+
 def generation_lines(event: Mapping[str, Any], style: Style, *,
                      source: str | None = None) -> list[list[Span]]:
     """A generation as ``up`` and ``logs`` show it: one line, a broken one with what to see.
